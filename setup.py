@@ -1,0 +1,56 @@
+"""Build the compiled modules. The metadata is in pyproject.toml.
+
+Switches, as environment variables:
+  AIOPGX_SANITIZE=1  build with AddressSanitizer and UndefinedBehaviorSanitizer
+  AIOPGX_TRACE=1     build with line tracing, for coverage of the .pyx files
+"""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+sanitize = os.environ.get("AIOPGX_SANITIZE") == "1"
+trace = os.environ.get("AIOPGX_TRACE") == "1"
+
+compile_args: list[str] = []
+link_args: list[str] = []
+libraries: list[str] = []
+macros: list[tuple[str, str | None]] = []
+if sys.platform != "win32":
+    compile_args += ["-O2", "-fvisibility=hidden"]
+if sys.platform.startswith("linux"):
+    libraries += ["dl"]
+if sanitize:
+    compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
+    link_args += ["-fsanitize=address,undefined"]
+if trace:
+    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+
+extensions = [
+    Extension(
+        f"aiopgx.{name}",
+        [f"aiopgx/{name}.pyx"],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        libraries=libraries,
+        define_macros=macros,
+    )
+    for name in ("_libpq", "_codecs", "_core", "_pool")
+    if os.path.exists(f"aiopgx/{name}.pyx")
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build",
+        compiler_directives={
+            "language_level": 3,
+            "annotation_typing": False,
+            "boundscheck": False,
+            "wraparound": False,
+            "linetrace": trace,
+        },
+    )
+)
