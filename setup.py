@@ -7,6 +7,7 @@ Switches, as environment variables:
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -30,15 +31,14 @@ if trace:
 
 extensions = [
     Extension(
-        f"aiopgx.{name}",
-        [f"aiopgx/{name}.pyx"],
+        f"aiopgx.{source.stem}",
+        [str(source)],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         libraries=libraries,
         define_macros=macros,
     )
-    for name in ("_libpq", "_codecs", "_core", "_pool")
-    if os.path.exists(f"aiopgx/{name}.pyx")
+    for source in sorted(Path("aiopgx").glob("_*.pyx"))
 ]
 
 setup(
