@@ -1,0 +1,228 @@
+"""What every test file may use.
+
+A test is a plain function or an ``async def``; the latter runs on a fresh event loop of the kind
+that `loop_kind` names (no plug-in needed). Whatever the loop reports to its exception handler,
+every warning and every exception that nobody could catch fails the test, unless the test asked
+for it (`loop_errors`, `pytest.warns`).
+
+Fixtures
+  impl         the package under test, a module: runs the test once with aiopg, once with aiopgx
+  ours         aiopgx alone, for what aiopg lacks or does wrong; narrows `impl` to aiopgx
+  dsn          a database of the test module's own, made from a template
+  connect      ``await connect(**kw)`` -> `impl.Connection`; closed after the test
+  pool         ``await pool(**kw)`` -> `impl.Pool`; terminated after the test
+  side         a synchronous psycopg2 connection (autocommit) that looks on from outside
+  loop_errors  contexts given to the loop's exception handler; take out those you expected
+  loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
+
+Marks
+  all_loops    run the test on each kind of event loop
+
+Environment
+  AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything
+  AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
+  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import inspect
+import os
+import re
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+from support import LOOP_KINDS, new_loop, shut_down
+
+IMPLEMENTATIONS = ["aiopg", "aiopgx"]
+TEMPLATE = "aiopgx_test_template"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "all_loops: run on asyncio, its debug mode and uvloop")
+    config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_report_header(config):
+    import aiopgx
+
+    loop = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
+    roads = getattr(aiopgx, "capabilities", dict)()
+    return [f"aiopgx: {roads}", f"psycopg2: {psycopg2.__version__}, event loop: {loop}"]
+
+
+def pytest_generate_tests(metafunc):
+    if "impl" in metafunc.fixturenames:
+        names = IMPLEMENTATIONS[1:] if "ours" in metafunc.fixturenames else IMPLEMENTATIONS
+        metafunc.parametrize("impl", names, indirect=True)
+    if metafunc.definition.get_closest_marker("all_loops"):
+        metafunc.parametrize("loop_kind", LOOP_KINDS)
+
+
+# --- the event loop -------------------------------------------------------------------------------
+
+
+class Runner:
+    """One test's event loop, made when first asked for, and what is to be closed with it."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.errors = []
+        self.stack = contextlib.AsyncExitStack()
+
+    def run(self, test, kwargs):
+        loop = new_loop(self.kind)
+        loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        try:
+            loop.run_until_complete(self._main(test, kwargs))
+        finally:
+            gc.collect()
+            shut_down(loop)
+
+    async def _main(self, test, kwargs):
+        async with self.stack:
+            await test(**kwargs)
+
+
+@pytest.fixture
+def loop_kind():
+    return os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
+
+
+@pytest.fixture(autouse=True)
+def runner(loop_kind):
+    return Runner(loop_kind)
+
+
+@pytest.fixture
+def loop_errors(runner):
+    return runner.errors
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    kwargs = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    runner = pyfuncitem.funcargs["runner"]
+    runner.run(test, kwargs)
+    assert not runner.errors, "the loop's exception handler was called"
+    return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections():
+    """Keep what was imported out of the collections that each test ends with."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def side_connection(dsn, **kwargs):
+    conn = psycopg2.connect(dsn, **kwargs)
+    conn.autocommit = True
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+def command(conn, sql):
+    with conn.cursor() as cursor:
+        cursor.execute(sql)
+
+
+@pytest.fixture(scope="session")
+def server_dsn():
+    """The server's DSN, for its maintenance database."""
+    given = os.environ.get("AIOPGX_TEST_DSN")
+    if given:
+        yield given
+        return
+    from aiopgx.tools import server
+
+    with server.start() as running:
+        yield running.dsn
+
+
+@pytest.fixture(scope="session")
+def admin(server_dsn):
+    with side_connection(server_dsn) as conn:
+        yield conn
+
+
+@pytest.fixture(scope="session")
+def template(admin, server_dsn):
+    command(admin, f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+    command(admin, f"CREATE DATABASE {TEMPLATE} ENCODING 'UTF8' TEMPLATE template0")
+    with side_connection(server_dsn, dbname=TEMPLATE) as conn:
+        command(conn, "CREATE EXTENSION hstore")
+    yield TEMPLATE
+    command(admin, f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def dsn(request, admin, template, server_dsn):
+    name = "aiopgx_" + re.sub(r"\W", "_", request.module.__name__)
+    command(admin, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    command(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield psycopg2.extensions.make_dsn(server_dsn, dbname=name)
+    command(admin, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# --- the packages ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impl(request):
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def ours(impl):
+    return impl
+
+
+@pytest.fixture
+def side(dsn):
+    with side_connection(dsn) as conn:
+        yield conn
+
+
+@pytest.fixture
+def connect(impl, dsn, runner):
+    def close(conn):
+        if not conn.closed:
+            conn.close()
+
+    async def connect(dsn=dsn, **kwargs):
+        conn = await impl.connect(dsn, **kwargs)
+        runner.stack.callback(close, conn)
+        return conn
+
+    return connect
+
+
+@pytest.fixture
+def pool(impl, dsn, runner):
+    async def close(pool):
+        pool.terminate()
+        await asyncio.wait_for(pool.wait_closed(), 10)
+
+    async def make(dsn=dsn, **kwargs):
+        pool = await impl.create_pool(dsn, **kwargs)
+        runner.stack.push_async_callback(close, pool)
+        return pool
+
+    return make

@@ -1,0 +1,56 @@
+"""Helpers of the tests that are not fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+LOOP_KINDS = ["asyncio", "debug", "uvloop"]
+
+
+def new_loop(kind):
+    """A new event loop of one of `LOOP_KINDS`."""
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    loop = asyncio.SelectorEventLoop()
+    loop.set_debug(kind == "debug")
+    return loop
+
+
+def shut_down(loop):
+    """Close a loop that has stopped, as `asyncio.run` does."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+async def until(condition, seconds=5.0):
+    """Wait until condition() is true and return its value; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        await asyncio.sleep(0.01)
+    return value
+
+
+def scalar(conn, sql, parameters=None):
+    """The first value of a query on a synchronous connection."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchone()[0]
+
+
+def activity(conn, pid):
+    """(state, query) of a backend, or None when it has gone."""
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT state, query FROM pg_stat_activity WHERE pid = %s", (pid,))
+        return cursor.fetchone()
