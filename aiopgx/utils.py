@@ -1,0 +1,188 @@
+"""Awaitable context managers, and a queue that can be closed with an exception."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+get_running_loop = asyncio.get_running_loop
+
+_TObj = TypeVar("_TObj")
+_Release = Callable[[_TObj], Awaitable[Any]]
+
+
+def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
+    """Return a future of `loop` that is done, with the result None."""
+    future = loop.create_future()
+    future.set_result(None)
+    return future
+
+
+class _ContextManager(Coroutine[Any, None, _TObj], Generic[_TObj]):
+    """What `connect()`, `create_pool()`, `acquire()`, `cursor()` ... return.
+
+    Await it for the object, or use it in `async with`, which releases the object at the end. It
+    passes for a coroutine, so that it can be made a task.
+
+    coro: an awaitable that gives the object.
+    release: called with the object on leaving the block; what it returns is awaited.
+    release_on_exception: the same, when the block raised; `release` by default.
+    """
+
+    __slots__ = ("_coro", "_obj", "_release", "_release_on_exception")
+
+    def __init__(
+        self,
+        coro: Awaitable[_TObj],
+        release: _Release[_TObj],
+        release_on_exception: _Release[_TObj] | None = None,
+    ) -> None:
+        self._coro: Any = coro
+        self._obj: Any = None
+        self._release = release
+        self._release_on_exception = release_on_exception or release
+
+    def _stepper(self) -> Any:
+        """What can be sent to: the coroutine itself, or the iterator of a mere awaitable."""
+        if not hasattr(self._coro, "send"):
+            self._coro = self._coro.__await__()
+        return self._coro
+
+    def send(self, value: Any) -> Any:
+        return self._stepper().send(value)
+
+    def throw(
+        self,
+        typ: Any,
+        val: Any = None,
+        tb: TracebackType | None = None,
+    ) -> Any:
+        if val is not None:
+            typ = val if isinstance(val, BaseException) else typ(val)
+        if tb is not None:
+            typ = (typ() if isinstance(typ, type) else typ).with_traceback(tb)
+        return self._stepper().throw(typ)
+
+    def close(self) -> None:
+        self._stepper().close()
+
+    def __await__(self) -> Generator[Any, None, _TObj]:
+        return self._coro.__await__()  # type: ignore[no-any-return]
+
+    async def __aenter__(self) -> _TObj:
+        self._obj = obj = await self._coro
+        return obj  # type: ignore[no-any-return]
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._obj is None:
+            return
+        release = self._release if exc_type is None else self._release_on_exception
+        try:
+            await release(self._obj)
+        finally:
+            self._obj = None
+
+
+class _IterableContextManager(_ContextManager[_TObj]):
+    """A context manager whose object may also be iterated; it is released after the last item."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> "_IterableContextManager[_TObj]":
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._obj is None:
+            self._obj = await self._coro
+        try:
+            return await self._obj.__anext__()
+        except StopAsyncIteration:
+            await self.__aexit__(None, None, None)
+            raise
+
+
+class ClosableQueue:
+    """The reading side of an `asyncio.Queue` that can be closed with an exception.
+
+    What is in the queue when it is closed can still be read; after that every read raises the
+    exception. `async for item in queue` reads until then, and ends with that exception.
+    """
+
+    __slots__ = ("_close_event", "_loop", "_queue")
+
+    def __init__(self, queue: "asyncio.Queue[Any]", loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue = queue
+        self._close_event: asyncio.Future[Any] = loop.create_future()
+
+    def close(self, exception: BaseException) -> None:
+        """Let reads of the empty queue raise `exception`. Only the first call counts."""
+        if self._close_event.done():
+            return
+        self._close_event.set_exception(exception)
+        self._close_event.exception()  # else the loop complains when nobody ever reads
+        for getter in self._getters():
+            if not getter.done():
+                getter.set_result(None)
+
+    async def get(self) -> Any:
+        """Return the next item; wait for one if there is none."""
+        while True:
+            try:
+                return self.get_nowait()
+            except asyncio.QueueEmpty:
+                if self._close_event.done():
+                    raise  # this is the exception that the queue was closed with
+            await self._wait()
+
+    def get_nowait(self) -> Any:
+        """Return the next item.
+
+        Raises `asyncio.QueueEmpty` if there is none, or what the queue was closed with.
+        """
+        if self._queue.empty() and self._close_event.done():
+            return self._close_event.result()
+        return self._queue.get_nowait()
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+    def qsize(self) -> int:
+        return self._queue.qsize()
+
+    def __aiter__(self) -> "ClosableQueue":
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.get()
+
+    def _getters(self) -> Any:
+        # The queue wakes the first of these futures at each put. Waiting there ourselves, instead
+        # of in Queue.get(), lets close() wake us without a task for each read.
+        return self._queue._getters  # type: ignore[attr-defined]
+
+    async def _wait(self) -> None:
+        getters = self._getters()
+        getter = self._loop.create_future()
+        getters.append(getter)
+        try:
+            await getter
+        except BaseException:
+            if getter.cancelled():
+                getters.remove(getter)
+            elif not self._queue.empty():
+                self._wake_next()  # we were woken for an item that we shall not take
+            raise
+
+    def _wake_next(self) -> None:
+        getters = self._getters()
+        while getters:
+            getter = getters.popleft()
+            if not getter.done():
+                getter.set_result(None)
+                break
