@@ -39,6 +39,8 @@ import psycopg2.extensions
 import pytest
 from support import LOOP_KINDS, new_loop, shut_down
 
+from aiopgx.tools import server
+
 IMPLEMENTATIONS = ["aiopg", "aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
@@ -146,12 +148,6 @@ def command(conn, sql):
 @pytest.fixture(scope="session")
 def server_dsn():
     """The server's DSN, for its maintenance database."""
-    given = os.environ.get("AIOPGX_TEST_DSN")
-    if given:
-        yield given
-        return
-    from aiopgx.tools import server
-
     with server.start() as running:
         yield running.dsn
 

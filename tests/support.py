@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 import time
 
 LOOP_KINDS = ["asyncio", "debug", "uvloop"]
@@ -54,3 +56,34 @@ def activity(conn, pid):
     with conn.cursor() as cursor:
         cursor.execute("SELECT state, query FROM pg_stat_activity WHERE pid = %s", (pid,))
         return cursor.fetchone()
+
+
+async def fetch(conn, sql, parameters=None):
+    """All rows of one statement on an asynchronous connection."""
+    async with conn.cursor() as cursor:
+        await cursor.execute(sql, parameters)
+        return await cursor.fetchall()
+
+
+@contextlib.asynccontextmanager
+async def listener(serve):
+    """The port of a TCP server on 127.0.0.1 that gives each connection to serve(reader, writer)."""
+
+    async def handle(reader, writer):
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def error_response(severity, sqlstate, message):
+    """An ErrorResponse message of PostgreSQL's protocol."""
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": message}
+    body = b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"
+    return b"E" + struct.pack("!i", len(body) + 4) + body
