@@ -204,7 +204,9 @@ class Cluster(Server):
             return bindir
         home = self.directory / "postgresql" / "package"
         prefix = bindir.parent
-        shutil.copytree(prefix, home / prefix.name, symlinks=True)
+        shutil.copytree(
+            prefix, home / prefix.name, symlinks=True, ignore=shutil.ignore_patterns("include")
+        )
         # Where a wheel keeps the shared libraries, by relative paths inside the binaries.
         for libraries, target in (
             (prefix.parent / ".dylibs", home),
