@@ -275,7 +275,6 @@ async def turn(driver: Driver, query: Query, keys: Iterator[int], tasks: int) ->
     """Execute a query once for each key, in concurrent tasks that share the keys."""
     tickets = itertools.count()
     shared = (key for key, _ in zip(keys, tickets, strict=False))
-    gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(driver.repeat(query, shared) for _ in range(tasks)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -317,6 +316,7 @@ async def measure(
             for number in range(rounds + 1):
                 shift = number % len(drivers)
                 for driver in (*drivers[shift:], *drivers[:shift]):
+                    gc.collect()
                     result = await turn(driver, query, keys_for(seconds), connections)
                     if number > 0:
                         turns[driver.name].append(result)
