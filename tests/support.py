@@ -82,8 +82,33 @@ async def listener(serve):
         server.close()
 
 
+def message(kind, body):
+    """A message of PostgreSQL's protocol."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def greeting():
+    """What a server says to a client that it lets in without a password."""
+    parameters = {
+        "server_version": "15.0",
+        "server_encoding": "UTF8",
+        "client_encoding": "UTF8",
+        "DateStyle": "ISO, MDY",
+        "standard_conforming_strings": "on",
+        "integer_datetimes": "on",
+    }
+    return b"".join(
+        [
+            message(b"R", struct.pack("!i", 0)),
+            *(message(b"S", f"{k}\0{v}\0".encode()) for k, v in parameters.items()),
+            message(b"K", struct.pack("!ii", 1, 2)),
+            message(b"Z", b"I"),
+        ]
+    )
+
+
 def error_response(severity, sqlstate, message):
-    """An ErrorResponse message of PostgreSQL's protocol."""
+    """The message with which a server refuses."""
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": message}
     body = b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"
-    return b"E" + struct.pack("!i", len(body) + 4) + body
+    return message(b"E", body)
