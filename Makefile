@@ -1,0 +1,71 @@
+# make demo | test | bench | lint | clean
+#
+#   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
+#   VENV    where the environment is made (default: .venv)
+#   ARGS    more arguments, for pytest (make test) or for `python -m aiopgx bench` (make bench)
+#
+# AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test) name a server to use. Without them a throw-away
+# one is started, from an installed PostgreSQL or else from a PyPI package that carries one.
+
+PYTHON =
+VENV = .venv
+ARGS =
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd
+USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
+NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/.bench
+	@$(BIN)/python -m aiopgx demo
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.bench
+	@$(BIN)/python -m aiopgx bench $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -f aiopgx/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp stands for an installation with the extras of its name, as new as the sources.
+
+$(VENV)/.bench: $(BIN)/pip $(SOURCES)
+	@extras=bench; \
+	if [ -z "$$AIOPGX_DSN" ] && $(NO_SERVER); then extras=bench,server; fi; \
+	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
+	$(PIP) --editable ".[$$extras]"
+	@touch $@
+
+$(VENV)/.test: $(BIN)/pip $(SOURCES)
+	@extras=test; \
+	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras=test,server; fi; \
+	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
+	$(PIP) --editable ".[$$extras]"
+	@touch $@
+
+$(VENV)/.lint: $(BIN)/pip
+	@$(PIP) ruff mypy
+	@touch $@
+
+$(BIN)/pip:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	    if $$python -c "$(USABLE)" >/dev/null 2>&1; then \
+	        echo "making $(VENV) with $$($$python --version)"; \
+	        exec $$python -m venv $(VENV); \
+	    fi; \
+	    [ -z "$(PYTHON)" ] || break; \
+	done; \
+	echo "aiopgx needs Python 3.10 or newer with venv (Debian: apt install python3-venv);" \
+	    "none found$${python:+, last tried: $$python}. Name one: make PYTHON=/path/to/python3" >&2; \
+	exit 1
