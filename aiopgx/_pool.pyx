@@ -1,0 +1,188 @@
+"""Bookkeeping of a pool: what is free, what is in use, what is being connected, who waits.
+
+Nothing here awaits, opens or warns: a call decides, leaves the state complete and says what is left
+to do. Of a connection only `closed`, `close()`, `last_usage` and `raw.get_transaction_status()` are
+used, and no argument is typed, so that proxies and subclasses of connections are welcome.
+
+At any moment `_free` is empty or no waiter is pending.
+"""
+
+import asyncio
+from collections import deque
+
+cdef object running_loop = asyncio._get_running_loop
+cdef enum:
+    IDLE = 0  # psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+
+cdef class PoolCore:
+    cdef public object _loop
+    cdef public object _minsize
+    cdef public object _recycle     # seconds unused after which a free connection is closed, or -1
+    cdef public object _free        # deque, the one released first at the left
+    cdef public set _used
+    cdef public set _terminated     # closed by terminate(), not yet released
+    cdef public object _waiters     # deque of futures; those that are done are no longer waiting
+    cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
+    cdef public bint _closing
+    cdef public bint _closed
+
+    def __cinit__(self, *args, **kwargs):
+        self._free = deque()
+        self._used = set()
+        self._terminated = set()
+        self._waiters = deque()
+        self._connects = {}
+
+    def __init__(self, loop, minsize, maxsize, recycle):
+        self._loop = loop
+        self._minsize = minsize
+        self._recycle = recycle
+        self._free = deque(maxlen=maxsize or None)
+
+    @property
+    def _acquiring(self):
+        return len(self._connects)
+
+    @property
+    def minsize(self):
+        """How many connections the pool tries to have at least."""
+        return self._minsize
+
+    @property
+    def maxsize(self):
+        """How many connections the pool may have, None if there is no limit."""
+        return self._free.maxlen
+
+    @property
+    def size(self):
+        """How many connections there are: free, in use and being connected."""
+        return self.count()
+
+    @property
+    def freesize(self):
+        """How many connections are free."""
+        return len(self._free)
+
+    @property
+    def closed(self):
+        """Whether `wait_closed()` has ended."""
+        return self._closed
+
+    cdef Py_ssize_t count(self) except -1:
+        return len(self._free) + len(self._used) + len(self._connects)
+
+    def _check_loop(self):
+        """Raise RuntimeError in another event loop: futures made there would never be woken."""
+        loop = running_loop()
+        if loop is not self._loop and loop is not None:
+            raise RuntimeError("the pool belongs to another event loop")
+
+    def _take(self):
+        """Return a free connection, which is now in use, or None."""
+        if self._closing:
+            raise RuntimeError("Cannot acquire connection after closing pool")
+        self._check_loop()
+        self.drop_stale()
+        if not self._free:
+            return None
+        conn = self._free.popleft()
+        self._used.add(conn)
+        return conn
+
+    cdef int drop_stale(self) except -1:
+        """Drop the free connections that are closed, close and drop those unused for too long."""
+        cdef bint expires = self._recycle > -1
+        oldest = self._loop.time() - self._recycle if expires else None
+        stale = None
+        for conn in self._free:
+            if conn.closed or expires and conn.last_usage < oldest:
+                if stale is None:
+                    stale = []
+                stale.append(conn)
+        if stale is None:
+            return 0
+        for conn in stale:
+            self._free.remove(conn)
+        for conn in stale:
+            if not conn.closed:
+                conn.close()
+        return 0
+
+    def _give_back(self, conn):
+        """End the use of a connection: it goes to the first waiter, else it is free again.
+
+        Returns None, or the transaction status of a connection that can't be kept: it is the
+        caller's to close, and the place it leaves is to be filled.
+        """
+        self._check_loop()
+        if conn in self._terminated:
+            assert conn.closed, conn
+            self._terminated.remove(conn)
+            return None
+        assert conn in self._used, (conn, self._used)
+        if conn.__class__ is not type(conn):
+            conn = self.unwrapped(conn)
+        self._used.remove(conn)
+        if conn.closed:
+            return IDLE
+        status = conn.raw.get_transaction_status()
+        if status != IDLE:
+            return status
+        return None if self._keep(conn) else IDLE
+
+    cdef object unwrapped(self, proxy):
+        """The connection in use that a proxy stands for: what is free must be the real one."""
+        for conn in self._used:
+            if conn == proxy:
+                return conn
+        return proxy
+
+    def _keep(self, conn):
+        """Give a connection to the first waiter, or make it free. False if nobody needs it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._used.add(conn)
+                waiter.set_result(conn)
+                return True
+        if self._closing:
+            return False
+        self._free.append(conn)
+        return True
+
+    def _wanted(self):
+        """Say which connects are to be started: a list of the waiters, or None, to start one for.
+
+        One for each waiter that has none, as far as the pool may grow, then up to `minsize`. A
+        waiter gets a connect that was started for `minsize`, if there is one.
+        """
+        cdef Py_ssize_t size = self.count()
+        cdef object limit = self._free.maxlen
+        wanted = []
+        spare = [task for task, owner in self._connects.items() if owner is None]
+        if self._waiters and (spare or limit is None or size < limit):
+            owners = set(self._connects.values())
+            for waiter in self._waiters:
+                if waiter.done() or waiter in owners:
+                    continue
+                if spare:
+                    self._connects[spare.pop(0)] = waiter
+                elif limit is None or size < limit:
+                    wanted.append(waiter)
+                    size += 1
+                else:
+                    break
+        if not self._closing:
+            wanted.extend([None] * (self._minsize - size))
+        return wanted
+
+    def _surplus(self, waiter):
+        """Forget a waiter. Return the task of its connect if the others can do without it."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        for task, owner in self._connects.items():
+            if owner is waiter:
+                waiting = sum([1 for other in self._waiters if not other.done()])
+                return task if len(self._connects) > waiting else None
+        return None
