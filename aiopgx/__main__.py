@@ -55,7 +55,9 @@ def run_bench(options: argparse.Namespace) -> int:
     with server.start("AIOPGX_DSN") as srv, measure.fixture(srv.dsn):
         print(measure.environment(srv.dsn, drivers))
         for loop in LOOPS[options.loop]:
-            progress = Progress(loop, measure.turns_in(drivers, queries, options.rounds))
+            progress = Progress(
+                loop, measure.turns_in(drivers, queries, options.rounds), sys.stderr
+            )
             measuring = measure.measure(
                 srv.dsn,
                 drivers,

@@ -27,11 +27,11 @@ class Progress:
     def __init__(self, label: str, total: int, out: TextIO | None = None, width: int = 30) -> None:
         self._label = label
         self._total = max(total, 1)
-        self._out = out or sys.stderr
+        self._out = out or sys.stdout
         self._width = width
         self._tty = self._out.isatty()
         self._done = 0
-        self._shown = -1
+        self._shown = -1 if self._tty else 0
 
     def step(self, note: str = "") -> None:
         """Count one step, and show it if the picture changes."""
