@@ -107,8 +107,8 @@ def greeting():
     )
 
 
-def error_response(severity, sqlstate, message):
+def error_response(severity, sqlstate, text):
     """The message with which a server refuses."""
-    fields = {"S": severity, "V": severity, "C": sqlstate, "M": message}
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": text}
     body = b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"
     return message(b"E", body)
