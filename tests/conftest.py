@@ -39,6 +39,7 @@ import psycopg2.extensions
 import pytest
 from support import LOOP_KINDS, new_loop, shut_down
 
+import aiopgx
 from aiopgx.tools import server
 
 IMPLEMENTATIONS = ["aiopg", "aiopgx"]
@@ -51,11 +52,8 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    import aiopgx
-
     loop = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
-    roads = getattr(aiopgx, "capabilities", dict)()
-    return [f"aiopgx: {roads}", f"psycopg2: {psycopg2.__version__}, event loop: {loop}"]
+    return [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{loop}"]
 
 
 def pytest_generate_tests(metafunc):

@@ -27,7 +27,7 @@ SCHEMA = """
 """
 
 STATEMENTS = {
-    "02000": "DO $$ BEGIN RAISE no_data; END $$",
+    "02000": "DO $$ BEGIN RAISE SQLSTATE '02000'; END $$",
     "08P01": "DO $$ BEGIN RAISE SQLSTATE '08P01'; END $$",
     "0A000": "SELECT 1 FROM parent p FULL JOIN child c ON p.id < c.parent",
     "21000": "SELECT (SELECT generate_series(1, 2))",
