@@ -340,8 +340,8 @@ def report(results: dict[Query, Turns]) -> str:
     names = list(next(iter(results.values())))
     others = [name for name in names if name != SUBJECT] if SUBJECT in names else []
     header = ["query"]
-    header += [f"{name} {unit}" for name in names for unit in ("us", "q/s")]
-    header += [f"{what}/{other}" for other in others for what in ("us", "q/s")]
+    header += [f"{name}\n{unit}" for name in names for unit in ("us", "q/s")]
+    header += [f"/{other}\n{what}" for other in others for what in ("us", "q/s")]
     rows = []
     for query, turns in results.items():
         row = [query.title]
@@ -354,7 +354,7 @@ def report(results: dict[Query, Turns]) -> str:
         rows.append(row)
     legend = "us: client CPU per query, in microseconds (less is better). q/s: queries a second."
     if others:
-        legend += f"\nus/x and q/s/x: {SUBJECT} divided by x, the median over the rounds."
+        legend += f"\n/x: {SUBJECT} divided by x, the median over the rounds."
     return f"{table(header, rows)}\n{legend}"
 
 

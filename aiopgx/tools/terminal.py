@@ -8,10 +8,16 @@ from typing import TextIO
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as text in aligned columns: the first to the left, the others to the right."""
-    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
+    """Return rows as text in aligned columns: the first to the left, the others to the right.
+
+    The cells of the header may have several lines.
+    """
+    head = [cell.split("\n") for cell in header]
+    height = max(map(len, head))
+    top = list(zip(*([""] * (height - len(cell)) + cell for cell in head), strict=True))
+    body = [tuple(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*top, *body, strict=True)]
+    lines = [*top, tuple("-" * width for width in widths), *body]
     return "\n".join(
         "  ".join(
             [line[0].ljust(widths[0])]
