@@ -1,0 +1,78 @@
+"""A drop-in replacement for aiopg: `import aiopgx as aiopg`."""
+
+import re
+import sys
+import warnings
+from typing import NamedTuple
+
+from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
+
+from ._roads import Capabilities, capabilities
+from ._version import __version__
+from .connection import TIMEOUT as DEFAULT_TIMEOUT
+from .connection import (
+    Connection,
+    Cursor,
+    DefaultCompiler,
+    IsolationCompiler,
+    IsolationLevel,
+    ReadCommittedCompiler,
+    RepeatableReadCompiler,
+    SerializableCompiler,
+    Transaction,
+    connect,
+)
+from .pool import Pool, create_pool
+from .utils import get_running_loop
+
+__all__ = (
+    "DEFAULT_TIMEOUT",
+    "Capabilities",
+    "Connection",
+    "Cursor",
+    "DefaultCompiler",
+    "DictCursor",
+    "IsolationCompiler",
+    "IsolationLevel",
+    "NamedTupleCursor",
+    "Pool",
+    "ReadCommittedCompiler",
+    "RealDictCursor",
+    "RepeatableReadCompiler",
+    "SerializableCompiler",
+    "Transaction",
+    "__version__",
+    "capabilities",
+    "connect",
+    "create_pool",
+    "get_running_loop",
+    "version",
+    "version_info",
+)
+
+# As aiopg does: what is left open is always told.
+warnings.filterwarnings("always", category=ResourceWarning, module=r"aiopgx(\.\w+)*$")
+
+version = f"{__version__}, Python {sys.version}"
+
+
+class VersionInfo(NamedTuple):
+    """The parts of the version, as in sys.version_info."""
+
+    major: int
+    minor: int
+    micro: int
+    releaselevel: str
+    serial: int
+
+
+def _parse_version(text: str) -> VersionInfo:
+    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:(a|b|rc)(\d+))?", text)
+    if match is None:
+        raise ImportError(f"Invalid package version {text}")
+    major, minor, micro, level, serial = match.groups()
+    levels = {"a": "alpha", "b": "beta", "rc": "candidate", None: "final"}
+    return VersionInfo(int(major), int(minor), int(micro), levels[level], int(serial or 0))
+
+
+version_info = _parse_version(__version__)

@@ -1,0 +1,587 @@
+"""Wire: one PGconn driven by an event loop.
+
+A request is sent at once and answered through a future. What is legal where:
+
+    state       execute   socket readable              becomes
+    CONNECTING  refused   psycopg2's poll()            IDLE
+    IDLE        yes       psycopg2's poll(): notices,  BUSY, FOREIGN
+                          notifies, end of connection
+    BUSY        refused   libpq: read until done       IDLE
+    FOREIGN     refused   psycopg2's poll()            IDLE
+    CLOSED      refused   -
+
+FOREIGN is psycopg2's own execution: foreign cursor classes, or the psycopg2 road. The loop holds
+the Wire and the Wire holds nothing above it, so a connection that is dropped is collected.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr
+
+import asyncio
+import os
+import threading
+from asyncio import _get_running_loop
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, Notify
+
+from ._cancel import cancel_and_close
+
+from cpython.pycapsule cimport PyCapsule_GetPointer
+
+from ._cancel cimport cancel_query
+from ._errors cimport connection_error, decode, layout_known, make_error, result_error
+from ._libpq cimport (
+    CONNECTION_BAD,
+    CONNECTION_OK,
+    PGRES_BAD_RESPONSE,
+    PGRES_COMMAND_OK,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    PGRES_EMPTY_QUERY,
+    PGRES_FATAL_ERROR,
+    PGRES_NONFATAL_ERROR,
+    PGRES_TUPLES_OK,
+    NoticeProcessor,
+    PGconn,
+    PGnotify,
+    PGresult,
+    pq,
+)
+from ._rows cimport Result
+
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    static int aiopgx_more(int fd) { (void)fd; return 0; }
+    #else
+    #include <sys/ioctl.h>
+    /* Whether the socket has more to read right now. */
+    static int aiopgx_more(int fd) {
+        int n = 0;
+        return ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+    }
+    #endif
+    """
+    bint aiopgx_more(int fd)
+
+cdef enum State:
+    CONNECTING
+    IDLE
+    BUSY
+    FOREIGN
+    CLOSED
+
+# Reads in one go of the event loop: a fast server must not starve the other connections.
+cdef enum:
+    MAX_READS = 64
+
+cdef double NEVER = float("inf")
+
+# Counts the forks above this process: a Wire made below another count is the parent's.
+cdef unsigned int _forks = 0
+
+# The wire that watches a file descriptor. libpq and `raw.close()` close sockets without our
+# knowledge, and the number comes back for another connection.
+cdef dict _watchers = {}
+
+# Set by libpq's notice callback while one of our libpq calls runs.
+cdef bint _noticed = False
+cdef NoticeProcessor _psycopg2_notice = NULL
+
+
+def _after_fork():
+    global _forks
+    _forks += 1
+    _watchers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+cdef void _on_notice(void *arg, const char *message) noexcept:
+    # psycopg2 keeps the text; poll() moves it to raw.notices once the query is over
+    global _noticed
+    _noticed = True
+    _psycopg2_notice(arg, message)
+
+
+# The native road needs libpq's functions and the layout of psycopg2's exceptions.
+native_road = bool(pq.libVersion and layout_known) and os.environ.get("AIOPGX_ROAD") != "psycopg2"
+cdef bint _native = native_road
+
+
+cdef class Wire:
+    """Drives one psycopg2 connection on one event loop.
+
+    `queue` gets the notifications; `notifies`, its reading side, is closed with the connection.
+    """
+
+    cdef object __weakref__
+    cdef readonly object raw
+    cdef readonly object loop
+    cdef readonly bint native
+    cdef object queue
+    cdef object notifies
+    cdef PGconn *conn               # borrowed from raw: valid while raw is open
+    cdef State state
+    cdef unsigned int forks
+    cdef unsigned long thread
+    cdef int fd                     # -1 while nothing is watched
+    cdef bint reading
+    cdef bint writing
+    # the request in flight
+    cdef object waiter
+    cdef object impl
+    cdef object query
+    cdef object copy_error
+    cdef int shape
+    cdef bint noticed
+    cdef PGresult *result           # owned
+    # one timer a connection, armed late and moved when it fires early
+    cdef double deadline
+    cdef double timer_at
+    cdef object timer
+
+    def __cinit__(self, raw, loop, queue, notifies):
+        self.raw = raw
+        self.loop = loop
+        self.queue = queue
+        self.notifies = notifies
+        self.state = CONNECTING
+        self.forks = _forks
+        self.thread = threading.get_ident()
+        self.fd = -1
+        self.deadline = NEVER
+
+    def __dealloc__(self):
+        if self.result != NULL:
+            pq.clear(self.result)
+
+    # What the rooms above ask
+
+    @property
+    def closed(self):
+        return self.state == CLOSED
+
+    @property
+    def busy(self):
+        """Whether a request is in flight: its answer has not been read."""
+        return self.state == BUSY or self.state == FOREIGN or self.state == CONNECTING
+
+    @property
+    def forked(self):
+        """Whether this process is a child of the one that made the connection."""
+        return self.forks != _forks
+
+    cpdef int check(self, str caller) except -1:
+        """Refuse what would hang or break: another loop or process, a second request."""
+        if self.forks != _forks:
+            raise RuntimeError(
+                f"{caller}() called in a forked child process: a connection can't be shared "
+                f"with the process that made it; connect again after the fork")
+        if _get_running_loop() is not self.loop:
+            raise RuntimeError(
+                f"{caller}() called on another event loop than the connection was made on")
+        if self.waiter is not None:
+            raise RuntimeError(
+                f"{caller}() called while another coroutine "
+                f"is already waiting for incoming data")
+        return 0
+
+    def connect(self, timeout):
+        """Start the connection's dialogue; the future gets None when it can be used."""
+        self.check("connect")
+        waiter = self._wait(CONNECTING, timeout)
+        self._on_connecting()
+        return waiter
+
+    def execute(self, impl, int shape, operation, parameters, timeout):
+        """Send one statement on the native road; the future gets its Result.
+
+        psycopg2 adapts the parameters, so that the text is what it would have sent.
+        """
+        cdef bytes query
+        self.check("cursor.execute")
+        if impl.closed or self.state == CLOSED:
+            raise psycopg2.InterfaceError("cursor already closed")
+        query = impl.mogrify(operation) if parameters is None else impl.mogrify(
+            operation, parameters)
+        if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
+            raise ValueError("a statement cannot contain NUL (0x00) characters")
+        if self.raw.isexecuting():
+            raise make_error(
+                psycopg2.ProgrammingError,
+                "execute cannot be used while an asynchronous query is underway", impl)
+        if pq.status(self.conn) != CONNECTION_OK or not pq.sendQuery(
+                self.conn, PyBytes_AS_STRING(query)):
+            raise self._broken()
+        self.impl = impl
+        self.query = query
+        self.shape = shape
+        waiter = self._wait(BUSY, timeout)
+        self._flush()
+        return waiter
+
+    def execute_foreign(self, start, caller, timeout):
+        """Let psycopg2 execute: call `start`, drive poll(). The future gets None."""
+        self.check(caller)
+        if self.state == CLOSED:
+            raise psycopg2.InterfaceError("cursor already closed")
+        start()
+        waiter = self._wait(FOREIGN, timeout)
+        self._poll()
+        return waiter
+
+    def close(self):
+        """Close now. A query in flight is cancelled on the server, in the background."""
+        cdef State was = self.state
+        self.state = CLOSED
+        if self.forks != _forks:
+            return                  # the session and the loop's selector are the parent's
+        if threading.get_ident() != self.thread and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._shut, was)
+        else:
+            self._shut(was)
+
+    def _shut(self, int was):
+        self._unwatch()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if not self.raw.closed and (was == BUSY or was == FOREIGN):
+            self._cancel_and_close()
+        else:
+            self.raw.close()
+        self.conn = NULL
+        if self.result != NULL:
+            pq.clear(self.result)
+            self.result = NULL
+        if not self.loop.is_closed():
+            error = psycopg2.OperationalError("Connection closed")
+            self._fail(error)
+            self.notifies.close(error)
+
+    cdef int _cancel_and_close(self) except -1:
+        if self.conn == NULL:
+            cancel_and_close(self.raw)
+        else:
+            cancel_query(self.conn, self.loop)
+            self.raw.close()
+        return 0
+
+    # The waiter and its deadline
+
+    cdef object _wait(self, State state, timeout):
+        self.state = state
+        self.waiter = waiter = self.loop.create_future()
+        if timeout is not None:
+            self._arm(timeout)
+        return waiter
+
+    cdef int _arm(self, double timeout) except -1:
+        if timeout <= 0:
+            self._time_out()
+            return 0
+        self.deadline = self.loop.time() + timeout
+        if self.timer is None or self.timer_at > self.deadline:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer_at = self.deadline
+            self.timer = self.loop.call_at(self.deadline, self._on_timer)
+        return 0
+
+    def _on_timer(self):
+        self.timer = None
+        if self.deadline == NEVER or self.state == CLOSED:
+            return
+        if self.loop.time() >= self.timer_at and self.deadline <= self.timer_at:
+            self._time_out()
+        else:
+            self.timer_at = self.deadline
+            self.timer = self.loop.call_at(self.deadline, self._on_timer)
+
+    cdef int _time_out(self) except -1:
+        self.deadline = NEVER
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(asyncio.TimeoutError())
+        return 0
+
+    cdef object _done(self):
+        """The request is over: its waiter, or None if nobody waits any more."""
+        waiter = self.waiter
+        self.waiter = None
+        self.deadline = NEVER
+        if self.state != CLOSED:
+            self.state = IDLE
+        return None if waiter is None or waiter.done() else waiter
+
+    cdef int _fail(self, error) except -1:
+        waiter = self._done()
+        if waiter is not None:
+            waiter.set_exception(error)
+        return 0
+
+    # The socket
+
+    cdef int _watch(self) except -1:
+        cdef Wire other
+        self.fd = self.raw.fileno()
+        other = _watchers.get(self.fd)
+        if other is not None and other is not self:
+            other._unwatch()
+        _watchers[self.fd] = self
+        return 0
+
+    cdef int _unwatch(self) except -1:
+        if self.fd < 0:
+            return 0
+        if not self.loop.is_closed():
+            if self.reading:
+                self.loop.remove_reader(self.fd)
+            if self.writing:
+                self.loop.remove_writer(self.fd)
+        self.reading = self.writing = False
+        _watchers.pop(self.fd, None)
+        self.fd = -1
+        return 0
+
+    cdef int _want_write(self, bint wanted) except -1:
+        if wanted and not self.writing:
+            self.loop.add_writer(self.fd, self._on_writable)
+        elif self.writing and not wanted:
+            self.loop.remove_writer(self.fd)
+        self.writing = wanted
+        return 0
+
+    def _on_connecting(self):
+        # libpq opens and closes sockets on the way, one after the other with several hosts:
+        # nothing stays watched over a poll()
+        self._unwatch()
+        if self.state != CONNECTING or self.waiter is None or self.waiter.done():
+            return
+        try:
+            wanted = self.raw.poll()
+        except BaseException as error:
+            self._fail(error)
+            return
+        if wanted == POLL_OK:
+            self._connected()
+            return
+        self._watch()
+        if wanted == POLL_WRITE:
+            self.writing = True
+            self.loop.add_writer(self.fd, self._on_connecting)
+        else:
+            self.reading = True
+            self.loop.add_reader(self.fd, self._on_connecting)
+
+    cdef int _connected(self) except -1:
+        global _psycopg2_notice
+        if _native:
+            self.conn = <PGconn *>PyCapsule_GetPointer(
+                self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
+            # every connection of psycopg2 has the same callback, with itself as argument
+            _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
+            self.native = True
+        self._watch()
+        self.reading = True
+        self.loop.add_reader(self.fd, self._on_readable)
+        self._done().set_result(None)
+        return 0
+
+    def _on_readable(self):
+        if self.raw.closed:
+            self._unwatch()         # closed behind our back
+            self._fail(psycopg2.OperationalError("Connection closed"))
+        elif self.state == BUSY:
+            self._read()
+        else:
+            self._poll()
+
+    def _on_writable(self):
+        if self.raw.closed:
+            self._unwatch()
+        elif self.state == BUSY:
+            self._flush()
+        else:
+            self._poll()
+
+    cdef int _flush(self) except -1:
+        cdef int left = pq.flush(self.conn)
+        if left < 0:
+            self._lost(connection_error(self.conn, self.raw))
+        elif left or self.writing:
+            self._want_write(left == 1)
+        return 0
+
+    cdef int _poll(self) except -1:
+        """Let psycopg2 do what the socket is ready for."""
+        try:
+            wanted = self.raw.poll()
+        except BaseException as error:
+            if self.raw.closed:
+                self._lost(error)
+            elif not self.raw.isexecuting():
+                self._want_write(False)
+                self._fail(error)
+            return 0
+        self._pass_notifies()
+        self._want_write(wanted == POLL_WRITE)
+        if wanted == POLL_OK and self.state == FOREIGN:
+            waiter = self._done()
+            if waiter is not None:
+                waiter.set_result(None)
+        return 0
+
+    cdef int _read(self) except -1:
+        """Take what the server has sent, for as long as there is more."""
+        global _noticed
+        cdef int reads
+        cdef int finished = 0
+        _noticed = False
+        for reads in range(MAX_READS):
+            if not pq.consumeInput(self.conn):
+                self._lost(connection_error(self.conn, self.raw))
+                return 0
+            finished = self._take_results()
+            if finished or not aiopgx_more(self.fd):
+                break
+        if _noticed:
+            self.noticed = True
+        if self.writing:
+            self._flush()           # a long query is still being sent
+        if finished:
+            self._finish()
+        return 0
+
+    cdef int _take_results(self) except -1:
+        """Keep what psycopg2 keeps: the first error, else the last result. 1 when all is read."""
+        cdef PGresult *res
+        cdef int status
+        while not pq.isBusy(self.conn):
+            res = pq.getResult(self.conn)
+            if res == NULL:
+                return 1
+            status = pq.resultStatus(res)
+            if status == PGRES_COPY_IN or status == PGRES_COPY_OUT:
+                pq.clear(res)
+                if not self._refuse_copy(status):
+                    return 0
+            elif self.result != NULL and pq.resultStatus(self.result) == PGRES_FATAL_ERROR:
+                pq.clear(res)
+            else:
+                if self.result != NULL:
+                    pq.clear(self.result)
+                self.result = res
+        return 0
+
+    cdef bint _refuse_copy(self, int status) except -1:
+        """End a COPY that execute() can't serve; False while its data are still to come."""
+        cdef char *data = NULL
+        cdef int length
+        if status == PGRES_COPY_IN:
+            self.copy_error = "can't execute COPY FROM: use the copy_from() method instead"
+            pq.putCopyEnd(self.conn, b"COPY FROM STDIN was given to execute()")
+            self._flush()
+            return True
+        self.copy_error = "can't execute COPY TO: use the copy_to() method instead"
+        while True:
+            length = pq.getCopyData(self.conn, &data, 1)
+            if length <= 0:
+                return length != 0
+            pq.freemem(data)
+
+    cdef int _finish(self) except -1:
+        """All is read: give the waiter its Result or its exception."""
+        cdef PGresult *res = self.result
+        impl, query, copy_error = self.impl, self.query, self.copy_error
+        self.result = NULL
+        self.impl = self.query = self.copy_error = None
+        waiter = self._done()
+        if self.noticed:
+            self._show_notices()
+        self._collect_notifies()
+        if waiter is None or copy_error is not None:
+            if res != NULL:
+                pq.clear(res)
+            if waiter is not None:
+                waiter.set_exception(psycopg2.ProgrammingError(copy_error))
+            return 0
+        try:
+            result = self._outcome(res, impl, query)
+        except BaseException as error:
+            waiter.set_exception(error)
+            if pq.status(self.conn) == CONNECTION_BAD:
+                self._lost(error)
+        else:
+            waiter.set_result(result)
+        return 0
+
+    cdef object _outcome(self, PGresult *res, impl, query):
+        """The Result, or the exception that psycopg2 raises; takes `res` over."""
+        cdef int status
+        if res == NULL:
+            raise psycopg2.DatabaseError("the server sent no result")
+        status = pq.resultStatus(res)
+        if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
+            return Result.make(res, self.raw, impl, self.shape, query)
+        if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
+                or status == PGRES_NONFATAL_ERROR:
+            raise result_error(self.conn, res, self.raw, impl)
+        pq.clear(res)
+        if status == PGRES_EMPTY_QUERY:
+            raise psycopg2.ProgrammingError("can't execute an empty query")
+        raise psycopg2.NotSupportedError(
+            f"got server response with unsupported status {pq.resStatus(status).decode()}")
+
+    cdef int _show_notices(self) except -1:
+        self.noticed = False
+        try:
+            self.raw.poll()
+        except psycopg2.Error:
+            pass                    # the next event on the socket tells it again
+        self._pass_notifies()
+        return 0
+
+    cdef int _pass_notifies(self) except -1:
+        """Pass on what psycopg2's poll() has collected."""
+        while self.raw.notifies:
+            self.queue.put_nowait(self.raw.notifies.pop(0))
+        return 0
+
+    cdef int _collect_notifies(self) except -1:
+        cdef PGnotify *notify
+        while True:
+            notify = pq.notifies(self.conn)
+            if notify == NULL:
+                return 0
+            try:
+                self.queue.put_nowait(Notify(
+                    notify.be_pid, decode(self.raw, notify.relname), decode(self.raw, notify.extra)))
+            finally:
+                pq.freemem(notify)
+
+    cdef object _broken(self):
+        """The exception for a libpq call that failed; the connection goes if libpq gave it up."""
+        error = connection_error(self.conn, self.raw)
+        if pq.status(self.conn) == CONNECTION_BAD:
+            self._lost(error)
+        return error
+
+    cdef int _lost(self, error) except -1:
+        """The server is gone."""
+        self._unwatch()
+        if not self.raw.closed:
+            try:
+                self.raw.poll()     # psycopg2 finds out, and sets raw.closed
+            except psycopg2.Error:
+                pass
+        if self.result != NULL:
+            pq.clear(self.result)
+            self.result = NULL
+        self.state = CLOSED
+        self._fail(error)
+        self.notifies.close(error)
+        return 0

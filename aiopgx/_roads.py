@@ -1,0 +1,66 @@
+"""Which roads a query can take in this process, and why."""
+
+import os
+from dataclasses import dataclass
+
+import psycopg2
+
+from . import _core, _errors, _libpq
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What `capabilities()` returns; `print()` shows it in words.
+
+    native: queries go through libpq, rows are decoded by aiopgx; otherwise psycopg2 does both.
+    reason: why the native road is open or closed.
+    libpq_version: of psycopg2's own libpq, 170004 for 17.4; 0 if its functions can't be had.
+    psycopg2_version: as psycopg2 gives it.
+    direct_rows: values are read out of libpq's result without a call for each.
+    async_cancel: cancel requests are driven by the event loop (libpq 17); otherwise by a thread.
+    """
+
+    native: bool
+    reason: str
+    libpq_version: int
+    psycopg2_version: str
+    direct_rows: bool
+    async_cancel: bool
+
+    def __str__(self) -> str:
+        roads = (("native", self.native), ("psycopg2", True))
+        lines = [f"{name + ' road':<15}{'open' if is_open else 'closed'}" for name, is_open in roads]
+        lines[0] += f" ({self.reason})"
+        lines += [
+            f"{'libpq':<15}{_libpq_name(self.libpq_version)}",
+            f"{'psycopg2':<15}{self.psycopg2_version}",
+            f"{'direct rows':<15}{'yes' if self.direct_rows else 'no'}",
+            f"{'async cancel':<15}{'yes' if self.async_cancel else 'no, in a thread'}",
+        ]
+        return "\n".join(lines)
+
+
+def _libpq_name(version: int) -> str:
+    return f"{version // 10000}.{version % 10000}" if version else "not found"
+
+
+def _reason() -> str:
+    if os.environ.get("AIOPGX_ROAD") == "psycopg2":
+        return "AIOPGX_ROAD=psycopg2 is set"
+    if _libpq.why_not is not None:
+        return f"psycopg2's libpq can't be used: {_libpq.why_not}"
+    if not _errors.errors_known:
+        return "this psycopg2 lays out its exceptions in a way that is not known"
+    return "psycopg2's own libpq is used"
+
+
+def capabilities() -> Capabilities:
+    """Tell which roads are open in this process, and why."""
+    return Capabilities(
+        native=_core.native_road,
+        reason=_reason(),
+        libpq_version=_libpq.libpq_version,
+        psycopg2_version=psycopg2.__version__,
+        direct_rows=_libpq.direct_rows,
+        async_cancel=_libpq.async_cancel,
+    )

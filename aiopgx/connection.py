@@ -1,0 +1,427 @@
+"""Connection: a psycopg2 connection driven by the event loop.
+
+The names that aiopg keeps here can be imported from here.
+"""
+
+import asyncio
+import sys
+import traceback
+import warnings
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from ._core import Wire
+from .cursor import Cursor, _close_cursor
+from .transaction import (
+    DefaultCompiler,
+    IsolationCompiler,
+    IsolationLevel,
+    ReadCommittedCompiler,
+    RepeatableReadCompiler,
+    SerializableCompiler,
+    Transaction,
+)
+from .utils import (
+    ClosableQueue,
+    _ContextManager,
+    create_completed_future,
+    get_running_loop,
+)
+
+__all__ = (
+    "TIMEOUT",
+    "Connection",
+    "Cursor",
+    "DefaultCompiler",
+    "IsolationCompiler",
+    "IsolationLevel",
+    "ReadCommittedCompiler",
+    "RepeatableReadCompiler",
+    "SerializableCompiler",
+    "Transaction",
+    "connect",
+)
+
+TIMEOUT = 60.0
+
+
+def connect(
+    dsn: str | None = None,
+    *,
+    timeout: float | None = TIMEOUT,
+    enable_json: bool = True,
+    enable_hstore: bool = True,
+    enable_uuid: bool = True,
+    echo: bool = False,
+    **kwargs: Any,
+) -> "_ContextManager[Connection]":
+    """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
+
+    dsn, kwargs: as for `psycopg2.connect()`: a URL or `key=value` pairs, and single parameters.
+    timeout: seconds, for connecting and as the default of each statement; None for no limit.
+    enable_json, enable_hstore, enable_uuid: give values of these types as Python objects.
+    echo: log each statement to the logger "aiopg" at level INFO.
+
+    Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
+    """
+    connection = Connection(
+        dsn,
+        timeout,
+        bool(echo),
+        enable_hstore=enable_hstore,
+        enable_uuid=enable_uuid,
+        enable_json=enable_json,
+        **kwargs,
+    )
+    return _ContextManager[Connection](connection, _disconnect)
+
+
+async def _disconnect(connection: "Connection") -> None:
+    await connection.close()
+
+
+class Connection:
+    """A session with the server; `await aiopgx.connect(...)` makes it. See there for arguments.
+
+    It is in autocommit, as every asynchronous connection of psycopg2: transactions are opened
+    with `Cursor.begin()` or in SQL.
+    """
+
+    _source_traceback: traceback.StackSummary | None = None
+
+    def __init__(
+        self,
+        dsn: str | None,
+        timeout: float | None,
+        echo: bool = False,
+        enable_json: bool = True,
+        enable_hstore: bool = True,
+        enable_uuid: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self._enable_json = enable_json
+        self._enable_hstore = enable_hstore
+        self._enable_uuid = enable_uuid
+        self._loop = get_running_loop()
+        kwargs["async_"] = kwargs.pop("async", True)
+        kwargs.pop("loop", None)  # an argument of aiopg's before 1.0
+        self._conn = psycopg2.connect(dsn, **kwargs)
+        self._dsn = self._conn.dsn
+        assert self._conn.isexecuting(), "Is conn an async at all???"
+        self._timeout = timeout
+        self._last_usage = self._loop.time()
+        self._echo = echo
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._notifies = ClosableQueue(queue, self._loop)
+        self._wire = Wire(self._conn, self._loop, queue, self._notifies)
+        if self._loop.get_debug():
+            self._source_traceback = traceback.extract_stack(sys._getframe(1))
+
+    def __await__(self) -> Generator[Any, None, "Connection"]:
+        return self._connect().__await__()
+
+    async def _connect(self) -> "Connection":
+        try:
+            await self._wire.connect(self._timeout)
+            if self._enable_json:
+                psycopg2.extras.register_default_json(self._conn)
+            if self._enable_uuid:
+                psycopg2.extras.register_uuid(conn_or_curs=self._conn)
+            if self._enable_hstore:
+                oids, array_oids = await self._get_oids()
+                psycopg2.extras.register_hstore(self._conn, oid=oids, array_oid=array_oids)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The OIDs of hstore and of its array, in each schema that has the extension."""
+        # a plain cursor: the connection's own factory may give rows of any kind
+        impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
+        cursor = Cursor(self, impl, self._timeout, self._echo)
+        try:
+            await cursor.execute("SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'")
+            rows = await cursor.fetchall()
+        finally:
+            cursor.close()
+        return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+
+    # Cursors
+
+    def cursor(
+        self,
+        name: Any = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+    ) -> _ContextManager[Cursor]:
+        """Make a cursor: `await` it, or `async with` it to close the cursor at the end.
+
+        cursor_factory: a class of psycopg2 cursor; may be given first, in place of the name.
+        timeout: the cursor's default in seconds, the connection's if None.
+        isolation_level: of the transactions that the cursor begins.
+
+        Names, and with them scrollable and withhold, are for server-side cursors, which psycopg2
+        refuses on asynchronous connections.
+        """
+        self._last_usage = self._loop.time()
+        if isinstance(name, type):
+            name, cursor_factory = None, name
+        return _ContextManager[Cursor](
+            self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
+            _close_cursor,
+        )
+
+    async def _cursor(
+        self,
+        name: str | None = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+    ) -> Cursor:
+        if timeout is None:
+            timeout = self._timeout
+        if name is None and cursor_factory is None and scrollable is None and not withhold:
+            impl = self._conn.cursor()
+        else:
+            factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
+            impl = self._conn.cursor(
+                name=name, scrollable=scrollable, withhold=withhold, **factory
+            )
+        return Cursor(self, impl, timeout, self._echo, isolation_level)
+
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+    ) -> _ContextManager[Cursor]:
+        """Execute a statement on a new cursor, which is what awaiting it gives.
+
+        See `Cursor.execute()`. New in aiopgx.
+        """
+        return _ContextManager[Cursor](
+            self._execute(operation, parameters, timeout), _close_cursor
+        )
+
+    async def _execute(self, operation: Any, parameters: Any, timeout: float | None) -> Cursor:
+        cursor = await self.cursor()
+        await cursor.execute(operation, parameters, timeout=timeout)
+        return cursor
+
+    def isexecuting(self) -> bool:
+        """Whether a statement is being executed."""
+        return self._wire.busy or bool(self._conn.isexecuting())
+
+    # Closing
+
+    def close(self) -> "asyncio.Future[None]":
+        """Close the connection. Takes effect at the call; awaiting the result is allowed.
+
+        A query in flight is cancelled on the server, and whoever waits for it gets an
+        `psycopg2.OperationalError`. An open transaction is lost.
+        """
+        self._wire.close()
+        return create_completed_future(self._loop)
+
+    @property
+    def closed(self) -> int:
+        """0 while the connection is open, else not 0."""
+        return int(self._conn.closed or self._wire.closed)
+
+    async def __aenter__(self) -> "Connection":
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        try:
+            wire = self._wire
+        except AttributeError:
+            return  # psycopg2 refused the arguments
+        if wire.forked or self._conn.closed:
+            return
+        wire.close()
+        warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, stacklevel=1)
+        context: dict[str, Any] = {"connection": self, "message": "Unclosed connection"}
+        if self._source_traceback is not None:
+            context["source_traceback"] = self._source_traceback
+        self._loop.call_exception_handler(context)
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return (
+            f"<{cls.__module__}::{cls.__name__} isexecuting={self.isexecuting()}, "
+            f"closed={self.closed}, echo={self.echo}, >"
+        )
+
+    # Notifications and notices
+
+    @property
+    def notifies(self) -> ClosableQueue:
+        """The notifications of LISTEN: `await conn.notifies.get()`, `async for`.
+
+        It raises `psycopg2.OperationalError` when the connection is gone.
+        """
+        return self._notifies
+
+    @property
+    def notices(self) -> list[str]:
+        """The last messages of the server below an error, 50 at most."""
+        notices: list[str] = self._conn.notices
+        return notices
+
+    # Attributes
+
+    @property
+    def raw(self) -> Any:
+        """The psycopg2 connection."""
+        return self._conn
+
+    @property
+    def dsn(self) -> str:
+        """The connection string, without the password."""
+        return self._dsn  # type: ignore[no-any-return]
+
+    @property
+    def timeout(self) -> float | None:
+        """The default timeout in seconds."""
+        return self._timeout
+
+    @property
+    def last_usage(self) -> float:
+        """The event loop's time when a cursor was last made."""
+        return self._last_usage
+
+    @property
+    def echo(self) -> bool:
+        """Whether statements are logged."""
+        return self._echo
+
+    @property
+    def cursor_factory(self) -> Any:
+        """The default class of psycopg2 cursor."""
+        return self._conn.cursor_factory
+
+    @property
+    def encoding(self) -> str:
+        """The client encoding, by PostgreSQL's name."""
+        encoding: str = self._conn.encoding
+        return encoding
+
+    async def set_client_encoding(self, val: str) -> None:
+        """Refused by psycopg2 on asynchronous connections."""
+        self._conn.set_client_encoding(val)
+
+    @property
+    def autocommit(self) -> bool:
+        """Always True."""
+        autocommit: bool = self._conn.autocommit
+        return autocommit
+
+    @autocommit.setter
+    def autocommit(self, val: bool) -> None:
+        self._conn.autocommit = val
+
+    @property
+    def isolation_level(self) -> int:
+        """psycopg2's constant for autocommit."""
+        level: int = self._conn.isolation_level
+        return level
+
+    async def set_isolation_level(self, val: int) -> None:
+        """Accept 0 (autocommit), which is what is already so; the rest is refused."""
+        if val != psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT:
+            self._conn.set_isolation_level(val)
+
+    @property
+    def protocol_version(self) -> int:
+        version: int = self._conn.protocol_version
+        return version
+
+    @property
+    def server_version(self) -> int:
+        """The server's version, 150004 for 15.4."""
+        version: int = self._conn.server_version
+        return version
+
+    @property
+    def status(self) -> int:
+        """psycopg2's status of the connection."""
+        status: int = self._conn.status
+        return status
+
+    async def get_backend_pid(self) -> int:
+        """Return the process ID of the server process."""
+        pid: int = self._conn.get_backend_pid()
+        return pid
+
+    async def get_parameter_status(self, parameter: str) -> str | None:
+        """Return a setting that the server reports, None for any other."""
+        value: str | None = self._conn.get_parameter_status(parameter)
+        return value
+
+    async def get_transaction_status(self) -> int:
+        """Return one of psycopg2.extensions.TRANSACTION_STATUS_*."""
+        status: int = self._conn.get_transaction_status()
+        return status
+
+    async def xid(self, format_id: int, gtrid: str, bqual: str) -> Any:
+        """Return a transaction ID for two-phase commit."""
+        return self._conn.xid(format_id, gtrid, bqual)
+
+    # What connections in autocommit refuse: a silent no-op would lose data
+
+    async def commit(self) -> None:
+        raise _refused("commit")
+
+    async def rollback(self) -> None:
+        raise _refused("rollback")
+
+    async def tpc_begin(self, *args: Any, **kwargs: Any) -> None:
+        raise _refused("tpc_begin")
+
+    async def tpc_prepare(self) -> None:
+        raise _refused("tpc_prepare")
+
+    async def tpc_commit(self, *args: Any, **kwargs: Any) -> None:
+        raise _refused("tpc_commit")
+
+    async def tpc_rollback(self, *args: Any, **kwargs: Any) -> None:
+        raise _refused("tpc_rollback")
+
+    async def tpc_recover(self) -> None:
+        raise _refused("tpc_recover")
+
+    async def cancel(self) -> None:
+        raise _refused("cancel")
+
+    async def reset(self) -> None:
+        raise _refused("reset")
+
+    async def set_session(self, *args: Any, **kwargs: Any) -> None:
+        raise _refused("set_session")
+
+    async def lobject(self, *args: Any, **kwargs: Any) -> None:
+        raise _refused("lobject")
+
+
+def _refused(name: str) -> psycopg2.ProgrammingError:
+    return psycopg2.ProgrammingError(f"{name} cannot be used in asynchronous mode")

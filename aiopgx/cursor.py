@@ -1,0 +1,448 @@
+"""Cursor: executes statements and fetches rows, with psycopg2's attributes."""
+
+import asyncio
+import datetime
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
+from psycopg2.sql import Composable
+
+from ._rows import Result, shape_of
+from .log import logger
+from .transaction import (
+    IsolationLevel,
+    Transaction,
+    _commit_transaction,
+    _rollback_transaction,
+)
+from .utils import _ContextManager
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+_FOREIGN = -1  # the shape of rows that psycopg2 makes itself
+
+
+class Cursor:
+    """A cursor of a `Connection`; `await conn.cursor()` makes it.
+
+    conn: the connection.
+    impl: the psycopg2 cursor behind this one.
+    timeout: the default of execute() and callproc() in seconds, None for no limit.
+    echo: log each statement at level INFO.
+    isolation_level: of the transactions that begin() opens.
+    """
+
+    def __init__(
+        self,
+        conn: "Connection",
+        impl: Any,
+        timeout: float | None,
+        echo: bool,
+        isolation_level: IsolationLevel | None = None,
+    ) -> None:
+        self._conn = conn
+        self._wire = conn._wire
+        self._psycopg = impl
+        # What rows and attributes are read from: a Result of the native road, else psycopg2.
+        self._result: Any = impl
+        self._shape = shape_of(type(impl)) if self._wire.native else _FOREIGN
+        self._timeout = timeout
+        self._echo = echo
+        self._isolation_level = isolation_level
+        self._own_transaction: Any = None
+
+    # Execution
+
+    async def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Execute a statement, or several separated by semicolons: the last result counts.
+
+        operation: str, bytes or psycopg2.sql object, with `%s` or `%(name)s` placeholders.
+        parameters: sequence or mapping for the placeholders; None leaves `%` alone.
+        timeout: seconds, the cursor's default if None. When it is over, or the task is
+            cancelled, the query is cancelled on the server and the connection closed.
+
+        Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
+        statement is being executed on the connection.
+        """
+        if self._echo:
+            self._wire.check("cursor.execute")
+            logger.info(operation)
+            logger.info("%r", parameters)
+        if timeout is None:
+            timeout = self._timeout
+        if self._shape == _FOREIGN:
+            _refuse_nul(operation, self._psycopg)
+            await self._execute_foreign(
+                "cursor.execute",
+                lambda: self._psycopg.execute(operation, parameters),
+                timeout,
+            )
+            return
+        waiter = self._wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
+        try:
+            self._result = await waiter
+        except QueryCanceledError as exc:
+            self._result = self._psycopg
+            self._report_canceled(exc, waiter)
+            raise asyncio.CancelledError from None
+        except BaseException as exc:
+            self._result = self._psycopg
+            self._after_failure(exc)
+            raise
+
+    async def executemany(
+        self,
+        operation: Any,
+        seq_of_parameters: Iterable[Any],
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Execute a statement for each of the parameter sets, in order and as one unit.
+
+        Outside a transaction it makes one of its own: at the first error nothing has been done.
+        The iterable is consumed lazily. `rowcount` is the sum; there are no rows to fetch.
+
+        timeout: seconds for each execution; see execute(). New in aiopgx.
+        """
+        own = self._wire.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE
+        total = 0
+        parameter_sets = iter(seq_of_parameters)
+        control = Cursor(self._conn, self._wire.raw.cursor(), self._timeout, self._echo)
+        if own:
+            await control.execute("BEGIN")
+        try:
+            for parameters in parameter_sets:
+                await self.execute(operation, parameters, timeout=timeout)
+                total = -1 if self.rowcount < 0 or total < 0 else total + self.rowcount
+            if own:
+                await control.execute("COMMIT")
+        except BaseException:
+            if own and not self._conn.closed:
+                await control.execute("ROLLBACK")
+            raise
+        self._result = _Total(self._result, total)
+
+    async def callproc(
+        self,
+        procname: str,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Call a function of the database; its result is fetched as that of a SELECT.
+
+        parameters: sequence, or mapping of argument names.
+        """
+        if self._echo:
+            self._wire.check("cursor.callproc")
+            logger.info("CALL %s", procname)
+            logger.info("%r", parameters)
+        _refuse_nul(procname, self._psycopg)
+        await self._execute_foreign(
+            "cursor.callproc",
+            lambda: self._psycopg.callproc(procname, parameters),
+            self._timeout if timeout is None else timeout,
+        )
+
+    async def _execute_foreign(self, caller: str, start: Any, timeout: float | None) -> None:
+        waiter = self._wire.execute_foreign(start, caller, timeout)
+        self._result = self._psycopg
+        try:
+            await waiter
+        except QueryCanceledError as exc:
+            self._report_canceled(exc, waiter)
+            raise asyncio.CancelledError from None
+        except BaseException as exc:
+            self._after_failure(exc)
+            raise
+
+    def _report_canceled(self, exc: Any, waiter: "asyncio.Future[Any]") -> None:
+        # aiopg's way: the task sees its query cancelled as if it were cancelled itself
+        self._conn._loop.call_exception_handler(
+            {"message": exc.pgerror, "exception": exc, "future": waiter}
+        )
+
+    def _after_failure(self, exc: BaseException) -> None:
+        """Close what is not proved clean: the answer is still to come, or was not taken."""
+        if self._wire.busy or isinstance(exc, asyncio.CancelledError):
+            self._conn.close()
+            if isinstance(exc, asyncio.TimeoutError):
+                self._psycopg.close()
+
+    def mogrify(self, operation: Any, parameters: Any = None) -> bytes:
+        """Return the statement as execute() would send it, with its parameters."""
+        statement: bytes = self._psycopg.mogrify(operation, parameters)
+        return statement
+
+    async def setinputsizes(self, sizes: Any) -> None:
+        """Do nothing, as DB-API allows."""
+        self._psycopg.setinputsizes(sizes)
+
+    async def setoutputsize(self, size: int, column: int | None = None) -> None:
+        """Do nothing, as DB-API allows."""
+        self._psycopg.setoutputsize(size, column)
+
+    async def nextset(self) -> None:
+        """Raise `psycopg2.NotSupportedError`: PostgreSQL has no such thing."""
+        self._psycopg.nextset()
+
+    async def copy_from(self, *args: Any, **kwargs: Any) -> None:
+        raise psycopg2.ProgrammingError("copy_from cannot be used in asynchronous mode")
+
+    async def copy_to(self, *args: Any, **kwargs: Any) -> None:
+        raise psycopg2.ProgrammingError("copy_to cannot be used in asynchronous mode")
+
+    async def copy_expert(self, *args: Any, **kwargs: Any) -> None:
+        raise psycopg2.ProgrammingError("copy_expert cannot be used in asynchronous mode")
+
+    # Transactions
+
+    @property
+    def _transaction(self) -> Any:
+        if self._own_transaction is None:
+            self._own_transaction = Transaction(
+                self, self._isolation_level or IsolationLevel.default
+            )
+        return self._own_transaction
+
+    @_transaction.setter
+    def _transaction(self, transaction: Any) -> None:
+        self._own_transaction = transaction
+
+    def begin(self) -> _ContextManager[Transaction]:
+        """Open a transaction: `await` it, or `async with` it to commit or roll back at the end."""
+        return _ContextManager[Transaction](
+            self._transaction.begin(), _commit_transaction, _rollback_transaction
+        )
+
+    def begin_nested(self) -> _ContextManager[Transaction]:
+        """Open a transaction, or a savepoint if one is open."""
+        if self._transaction.is_begin:
+            point: _ContextManager[Transaction] = self._transaction.point()
+            return point
+        return self.begin()
+
+    # Rows
+
+    async def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+        return self._result.fetchone()
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows, at most `size` of them (`arraysize` by default)."""
+        rows: list[Any] = self._result.fetchmany(self._psycopg.arraysize if size is None else size)
+        return rows
+
+    async def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+        rows: list[Any] = self._result.fetchall()
+        return rows
+
+    async def scroll(self, value: int, mode: str = "relative") -> None:
+        """Move in the result by `value` rows, or to row `value` if mode is "absolute"."""
+        self._result.scroll(value, mode)
+
+    def __aiter__(self) -> "Cursor":
+        return self
+
+    async def __anext__(self) -> Any:
+        row = await self.fetchone()
+        if row is None:
+            raise StopAsyncIteration
+        return row
+
+    # Attributes
+
+    @property
+    def raw(self) -> Any:
+        """The psycopg2 cursor, with the result of the last execution.
+
+        Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
+        that whoever keeps it sees their results.
+        """
+        if isinstance(self._result, Result):
+            self._result.hand_over(self._psycopg)
+            self._result = self._psycopg
+        self._shape = _FOREIGN
+        return self._psycopg
+
+    _impl = raw
+
+    @property
+    def connection(self) -> "Connection":
+        """The `Connection` of this cursor."""
+        return self._conn
+
+    @property
+    def echo(self) -> bool:
+        """Whether statements are logged."""
+        return self._echo
+
+    @property
+    def timeout(self) -> float | None:
+        """The default timeout in seconds."""
+        return self._timeout
+
+    @property
+    def description(self) -> Sequence[Any] | None:
+        """The columns of the result as `psycopg2.extensions.Column`, None if there is none."""
+        columns: Sequence[Any] | None = self._result.description
+        return columns
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the last statement gave or changed, -1 if unknown."""
+        count: int = self._result.rowcount
+        return count
+
+    @property
+    def rownumber(self) -> int:
+        """The position in the result: the index of the row that is fetched next."""
+        number: int = self._result.rownumber
+        return number
+
+    @property
+    def lastrowid(self) -> int:
+        """The OID of the last inserted row, 0 where tables have no OIDs."""
+        oid: int = self._result.lastrowid
+        return oid
+
+    @property
+    def query(self) -> bytes | None:
+        """The last statement as it was sent, None before the first."""
+        query: bytes | None = self._result.query
+        return query
+
+    @property
+    def statusmessage(self) -> str | None:
+        """The command tag of the last statement, such as "UPDATE 3"."""
+        message: str | None = self._result.statusmessage
+        return message
+
+    @property
+    def name(self) -> str | None:
+        """The name of a server-side cursor; always None."""
+        name: str | None = self._psycopg.name
+        return name
+
+    @property
+    def scrollable(self) -> bool | None:
+        scrollable: bool | None = self._psycopg.scrollable
+        return scrollable
+
+    @scrollable.setter
+    def scrollable(self, val: bool | None) -> None:
+        self._psycopg.scrollable = val
+
+    @property
+    def withhold(self) -> bool:
+        withhold: bool = self._psycopg.withhold
+        return withhold
+
+    @withhold.setter
+    def withhold(self, val: bool) -> None:
+        self._psycopg.withhold = val
+
+    @property
+    def arraysize(self) -> int:
+        """The default number of rows of fetchmany(), 1 at first."""
+        size: int = self._psycopg.arraysize
+        return size
+
+    @arraysize.setter
+    def arraysize(self, val: int) -> None:
+        self._psycopg.arraysize = val
+
+    @property
+    def itersize(self) -> int:
+        """Rows that a server-side cursor fetches at a time; no effect on this cursor."""
+        size: int = self._psycopg.itersize
+        return size
+
+    @itersize.setter
+    def itersize(self, val: int) -> None:
+        self._psycopg.itersize = val
+
+    @property
+    def tzinfo_factory(self) -> Any:
+        """What makes the tzinfo of times with time zone: called with the offset (timedelta)."""
+        return self._psycopg.tzinfo_factory
+
+    @tzinfo_factory.setter
+    def tzinfo_factory(self, val: datetime.tzinfo | Any) -> None:
+        self._psycopg.tzinfo_factory = val
+
+    @property
+    def closed(self) -> bool:
+        """Whether the cursor or its connection is closed."""
+        closed: bool = self._psycopg.closed
+        return closed
+
+    def close(self) -> None:
+        """Close the cursor. Takes effect at once; there is nothing to await."""
+        if not self.closed:
+            self._psycopg.close()
+
+    async def __aenter__(self) -> "Cursor":
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return f"<{cls.__module__}::{cls.__name__} name={self.name}, closed={self.closed}>"
+
+
+class _Total:
+    """What executemany() leaves: the attributes of its last execution, the sum, no rows."""
+
+    description = None
+    rownumber = 0
+
+    def __init__(self, last: Any, rowcount: int) -> None:
+        self.rowcount = rowcount
+        self.query = last.query
+        self.statusmessage = last.statusmessage
+        self.lastrowid = last.lastrowid
+
+    def fetchone(self) -> Any:
+        raise psycopg2.ProgrammingError("no results to fetch")
+
+    def fetchmany(self, size: int) -> Any:
+        raise psycopg2.ProgrammingError("no results to fetch")
+
+    def fetchall(self) -> Any:
+        raise psycopg2.ProgrammingError("no results to fetch")
+
+    def scroll(self, value: int, mode: str) -> None:
+        raise psycopg2.ProgrammingError("scroll destination out of bounds")
+
+
+def _refuse_nul(operation: Any, impl: Any) -> None:
+    # psycopg2 sends the text up to the NUL, and drops the rest without a word
+    if isinstance(operation, Composable):
+        operation = operation.as_string(impl)
+    if (isinstance(operation, str) and "\0" in operation) or (
+        isinstance(operation, bytes) and b"\0" in operation
+    ):
+        raise ValueError("a statement cannot contain NUL (0x00) characters")
+
+
+async def _close_cursor(cursor: Cursor) -> None:
+    cursor.close()
