@@ -1,0 +1,851 @@
+"""Decoders: the values of a PGresult as the objects that psycopg2 makes of them.
+
+The typecaster of a column is looked up as psycopg2 does it. For one that psycopg2 ships there is
+a native decoder, which knows the usual form of a value only; for every other form, and for casters
+of the user's, psycopg2's object is called, so values and exceptions are its own by construction.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport (
+    date_new,
+    datetime_new,
+    import_datetime,
+    time_new,
+    timedelta_new,
+    timezone_new,
+)
+from cpython.dict cimport PyDict_Check, PyDict_GetItem
+from cpython.list cimport PyList_Append
+from cpython.long cimport PyLong_FromLongLong, PyLong_FromString
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
+from libc.string cimport memcmp
+
+import datetime
+import decimal
+import json
+import uuid
+
+import psycopg2._json
+import psycopg2._psycopg
+import psycopg2.extensions
+import psycopg2.extras
+
+from ._errors cimport text_decoder
+from ._libpq cimport PGresAttValue, PGresult, pq
+from ._structs cimport CasterStruct, caster_struct, casters_known
+
+import_datetime()
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    /* 8 hexadecimal digits are 4 bytes: each digit's value is computed in its own byte of a word,
+       turned into the digit again and compared, which finds what is no lower-case digit. */
+    static int aiopgx_unhex(unsigned char *out, const char *in, Py_ssize_t count) {
+        uint64_t wrong = 0;
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        const uint64_t ones = 0x0101010101010101u;
+        for (; count >= 4; count -= 4, in += 8, out += 4) {
+            uint64_t digits, v;
+            uint32_t four;
+            memcpy(&digits, in, 8);
+            v = (digits & 0x0f * ones) + 9 * ((digits >> 6) & ones);
+            wrong |= digits ^ (v + 0x30 * ones + 0x27 * (((v + 6 * ones) >> 4) & ones));
+            v = (v << 4 | v >> 8) & 0x00ff00ff00ff00ffu;
+            v = (v | v >> 8) & 0x0000ffff0000ffffu;
+            four = (uint32_t)(v | v >> 16);
+            memcpy(out, &four, 4);
+        }
+    #endif
+        for (; count > 0; count--, in += 2, out++) {
+            unsigned char pair[2], v[2];
+            int i;
+            memcpy(pair, in, 2);
+            for (i = 0; i < 2; i++) {
+                v[i] = (pair[i] & 0x0f) + 9 * (pair[i] >> 6 & 1);
+                wrong |= pair[i] ^ (unsigned)(v[i] + (v[i] > 9 ? 0x57 : 0x30));
+            }
+            *out = (unsigned char)(v[0] << 4 | (v[1] & 0x0f));
+        }
+        return wrong == 0;
+    }
+    """
+    bint aiopgx_unhex(unsigned char *out, const char *text, Py_ssize_t count)
+
+cdef extern from "Python.h":
+    double PyOS_string_to_double(const char *, char **, PyObject *) except? -1.0
+    int PyObject_GenericSetAttr(object, object, object) except -1
+    object PyMemoryView_FromObject(object)
+    bint PyFunction_Check(object)
+    PyObject *PyFunction_GetCode(object)        # borrowed
+    PyObject *PyFunction_GetClosure(object)     # borrowed
+
+# What a decoder returns for a value that is not of the form it knows.
+cdef object UNUSUAL = object()
+
+cdef object Decimal = decimal.Decimal
+cdef type UUID = uuid.UUID
+cdef object unknown_safety = uuid.SafeUUID.unknown
+cdef object timezone = datetime.timezone
+cdef object loads = json.loads
+cdef object scan_once = json.JSONDecoder().scan_once
+cdef object new_array_type = psycopg2.extensions.new_array_type
+cdef object default_caster = psycopg2._psycopg.UNICODE     # the same C function
+cdef tuple no_arguments = ()
+
+
+# --- text, numbers, bool -------------------------------------------------------------------------
+
+
+cdef object decode_utf8(Column *column, const char *text, Py_ssize_t size):
+    return PyUnicode_DecodeUTF8(text, size, NULL)
+
+
+cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size):
+    return PyUnicode_DecodeLatin1(text, size, NULL)
+
+
+cdef object decode_by_codec(Column *column, const char *text, Py_ssize_t size):
+    return (<object>column.context.codec)(PyBytes_FromStringAndSize(text, size))[0]
+
+
+cdef object decode_text(Column *column, const char *text, Py_ssize_t size):
+    return column.context.text(column, text, size)
+
+
+cdef object decode_bytes(Column *column, const char *text, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(text, size)
+
+
+cdef object decode_bool(Column *column, const char *text, Py_ssize_t size):
+    if size != 1:
+        return UNUSUAL
+    if text[0] == c"t":
+        return True
+    return False if text[0] == c"f" else UNUSUAL
+
+
+cdef object decode_int(Column *column, const char *text, Py_ssize_t size):
+    cdef unsigned long long number = 0
+    cdef unsigned int digit
+    cdef bint negative = size > 0 and text[0] == c"-"
+    cdef const char *end = text + size
+    text += negative
+    size -= negative
+    # 19 digits always fit into 64 bits without a sign; a leading zero is not a number's usual form
+    if size < 1 or size > 19 or (text[0] == c"0" and (size > 1 or negative)):
+        return UNUSUAL
+    while text < end:
+        digit = <unsigned char>text[0] - <unsigned int>c"0"
+        if digit > 9:
+            return UNUSUAL
+        number = number * 10 + digit
+        text += 1
+    if number > 0x7fffffffffffffffULL:
+        return UNUSUAL
+    return PyLong_FromLongLong(-<long long>number if negative else <long long>number)
+
+
+cdef object decode_float(Column *column, const char *text, Py_ssize_t size):
+    cdef char *end
+    cdef double number
+    if size < 1 or text[0] == c" " or c"\t" <= text[0] <= c"\r":
+        return UNUSUAL
+    try:
+        number = PyOS_string_to_double(text, &end, NULL)
+    except ValueError:
+        return UNUSUAL
+    return number if end == text + size else UNUSUAL
+
+
+cdef object decode_numeric(Column *column, const char *text, Py_ssize_t size):
+    return Decimal(PyUnicode_DecodeUTF8(text, size, NULL))
+
+
+# --- bytea ---------------------------------------------------------------------------------------
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Chunk:
+    """Bytes whose memoryview has the format "c" and is read-only, as psycopg2's."""
+
+    cdef bytes content
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if flags & PyBUF_WRITABLE == PyBUF_WRITABLE:
+            raise BufferError("Object is not writable.")
+        view.obj = self
+        view.buf = PyBytes_AS_STRING(self.content)
+        view.len = PyBytes_GET_SIZE(self.content)
+        view.readonly = 1
+        view.itemsize = 1
+        view.format = b"c"
+        view.ndim = 1
+        view.shape = &view.len if flags & PyBUF_ND == PyBUF_ND else NULL
+        view.strides = &view.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = NULL
+
+
+cdef object decode_bytea(Column *column, const char *text, Py_ssize_t size):
+    cdef Chunk chunk = Chunk.__new__(Chunk)
+    cdef Py_ssize_t count
+    if size >= 2 and text[0] == c"\\" and text[1] == c"x":
+        count = (size - 2) // 2
+        chunk.content = PyBytes_FromStringAndSize(NULL, count)
+        if size % 2 or not aiopgx_unhex(
+                <unsigned char *>PyBytes_AS_STRING(chunk.content), text + 2, count):
+            return UNUSUAL
+    else:
+        count = unescaped_size(text, size)
+        if count < 0:
+            return UNUSUAL
+        chunk.content = PyBytes_FromStringAndSize(NULL, count)
+        unescape(PyBytes_AS_STRING(chunk.content), text, size)
+    return PyMemoryView_FromObject(chunk)
+
+
+cdef Py_ssize_t unescaped_size(const char *text, Py_ssize_t size) noexcept:
+    """The number of bytes in bytea's "escape" format, -1 if it is malformed."""
+    cdef const char *end = text + size
+    cdef Py_ssize_t count = 0
+    while text < end:
+        if text[0] != c"\\":
+            text += 1
+        elif end - text >= 2 and text[1] == c"\\":
+            text += 2
+        elif (end - text >= 4 and c"0" <= text[1] <= c"3"
+                and c"0" <= text[2] <= c"7" and c"0" <= text[3] <= c"7"):
+            text += 4
+        else:
+            return -1
+        count += 1
+    return count
+
+
+cdef void unescape(char *out, const char *text, Py_ssize_t size) noexcept:
+    cdef const char *end = text + size
+    while text < end:
+        if text[0] != c"\\":
+            out[0] = text[0]
+            text += 1
+        elif text[1] == c"\\":
+            out[0] = c"\\"
+            text += 2
+        else:
+            out[0] = <char>((text[1] & 3) << 6 | (text[2] & 7) << 3 | (text[3] & 7))
+            text += 4
+        out += 1
+
+
+# --- json, uuid ----------------------------------------------------------------------------------
+
+
+cdef object decode_json(Column *column, const char *text, Py_ssize_t size):
+    cdef object document = column.context.text(column, text, size)
+    cdef tuple found
+    try:
+        found = scan_once(document, 0)
+    except StopIteration:
+        return loads(document)          # blanks in front, or its own error
+    return found[0] if found[1] == len(document) else loads(document)
+
+
+cdef object decode_uuid(Column *column, const char *text, Py_ssize_t size):
+    cdef char digits[33]
+    cdef int i, count = 0
+    if size != 36:
+        return UNUSUAL
+    for i in range(36):
+        if i == 8 or i == 13 or i == 18 or i == 23:
+            if text[i] != c"-":
+                return UNUSUAL
+        elif (c"0" <= text[i] <= c"9" or c"a" <= text[i] <= c"f"):
+            digits[count] = text[i]
+            count += 1
+        else:
+            return UNUSUAL
+    digits[32] = 0
+    value = (<PyTypeObject *>UUID).tp_new(UUID, <PyObject *>no_arguments, NULL)
+    # UUID's own __setattr__ refuses
+    PyObject_GenericSetAttr(value, "int", PyLong_FromString(digits, NULL, 16))
+    PyObject_GenericSetAttr(value, "is_safe", unknown_safety)
+    return value
+
+
+# --- dates and times -----------------------------------------------------------------------------
+
+
+cdef struct Clock:
+    int hour
+    int minute
+    int second
+    int microsecond
+    bint zoned
+    int offset                  # seconds east of UTC
+
+
+cdef inline int two_digits(const char *text) noexcept:
+    """0..99, or -1."""
+    cdef unsigned int tens = <unsigned char>text[0] - <unsigned int>c"0"
+    cdef unsigned int ones = <unsigned char>text[1] - <unsigned int>c"0"
+    return -1 if tens > 9 or ones > 9 else <int>(tens * 10 + ones)
+
+
+cdef int fraction(const char **position, const char *end) noexcept:
+    """The microseconds of 1 to 6 digits, or -1."""
+    cdef const char *text = position[0]
+    cdef int digits = 0, number = 0
+    while text < end and c"0" <= text[0] <= c"9":
+        if digits == 6:
+            return -1
+        number = number * 10 + (text[0] - c"0")
+        digits += 1
+        text += 1
+    position[0] = text
+    if digits == 0:
+        return -1
+    while digits < 6:
+        number *= 10
+        digits += 1
+    return number
+
+
+cdef bint read_offset(const char *text, Py_ssize_t size, Clock *clock) noexcept:
+    """`+HH`, `+HH:MM` or `+HH:MM:SS`."""
+    cdef int hours, minutes = 0, seconds = 0
+    if (size != 3 and size != 6 and size != 9) or (text[0] != c"+" and text[0] != c"-"):
+        return False
+    hours = two_digits(text + 1)
+    if size >= 6:
+        minutes = two_digits(text + 4) if text[3] == c":" else -1
+    if size == 9:
+        seconds = two_digits(text + 7) if text[6] == c":" else -1
+    if not (0 <= hours < 24 and 0 <= minutes < 60 and 0 <= seconds < 60):
+        return False
+    clock.zoned = True
+    clock.offset = hours * 3600 + minutes * 60 + seconds
+    if text[0] == c"-":
+        clock.offset = -clock.offset
+    return True
+
+
+cdef bint read_clock(const char *text, Py_ssize_t size, Clock *clock) noexcept:
+    """`HH:MM:SS`, maybe with fraction and offset."""
+    cdef const char *end = text + size
+    if size < 8 or text[2] != c":" or text[5] != c":":
+        return False
+    clock.hour = two_digits(text)
+    clock.minute = two_digits(text + 3)
+    clock.second = two_digits(text + 6)
+    clock.microsecond = 0
+    clock.zoned = False
+    if not (0 <= clock.hour < 24 and 0 <= clock.minute < 60 and 0 <= clock.second < 60):
+        return False
+    text += 8
+    if text < end and text[0] == c".":
+        text += 1
+        clock.microsecond = fraction(&text, end)
+        if clock.microsecond < 0:
+            return False
+    return text == end or read_offset(text, end - text, clock)
+
+
+cdef bint read_date(const char *text, int *year, int *month, int *day) noexcept:
+    """`YYYY-MM-DD`; that the month has such a day is left to datetime."""
+    cdef int century = two_digits(text), rest = two_digits(text + 2)
+    if century < 0 or rest < 0 or text[4] != c"-" or text[7] != c"-":
+        return False
+    year[0] = century * 100 + rest
+    month[0] = two_digits(text + 5)
+    day[0] = two_digits(text + 8)
+    return year[0] >= 1 and 1 <= month[0] <= 12 and 1 <= day[0] <= 31
+
+
+cdef dict zones = {}            # offset in seconds -> datetime.timezone
+cdef int last_offset = 0
+cdef object last_zone = datetime.timezone.utc
+
+
+cdef object zone_of(int offset):
+    global last_offset, last_zone
+    if offset != last_offset:
+        zone = zones.get(offset)
+        if zone is None:
+            zone = zones[offset] = timezone_new(timedelta_new(0, offset, 0))
+        last_zone = zone
+        last_offset = offset
+    return last_zone
+
+
+cdef object tzinfo_of(Column *column, Clock *clock):
+    """The tzinfo of a value; UNUSUAL if psycopg2 has to ask the user's factory."""
+    if not clock.zoned or column.context.zone == ZONE_NONE:
+        return None
+    return zone_of(clock.offset) if column.context.zone == ZONE_NATIVE else UNUSUAL
+
+
+cdef object decode_date(Column *column, const char *text, Py_ssize_t size):
+    cdef int year, month, day
+    if size != 10 or not read_date(text, &year, &month, &day):
+        return UNUSUAL
+    return date_new(year, month, day)
+
+
+cdef object decode_time(Column *column, const char *text, Py_ssize_t size):
+    cdef Clock clock
+    if not read_clock(text, size, &clock):
+        return UNUSUAL
+    tzinfo = tzinfo_of(column, &clock)
+    if tzinfo is UNUSUAL:
+        return UNUSUAL
+    return time_new(clock.hour, clock.minute, clock.second, clock.microsecond, tzinfo)
+
+
+cdef object decode_timestamp(Column *column, const char *text, Py_ssize_t size):
+    cdef int year, month, day
+    cdef Clock clock
+    if (size < 19 or text[10] != c" " or not read_date(text, &year, &month, &day)
+            or not read_clock(text + 11, size - 11, &clock)):
+        return UNUSUAL
+    tzinfo = tzinfo_of(column, &clock)
+    if tzinfo is UNUSUAL:
+        return UNUSUAL
+    return datetime_new(year, month, day, clock.hour, clock.minute, clock.second,
+                        clock.microsecond, tzinfo)
+
+
+cdef int read_unit(const char **position, const char *end) noexcept:
+    """Read " years", " mon", " days" ...; the days that psycopg2 counts for it, or 0."""
+    cdef const char *text = position[0]
+    cdef int days = 0
+    if end - text >= 5 and memcmp(text, b" year", 5) == 0:
+        days = 365
+        text += 5
+    elif end - text >= 4 and memcmp(text, b" mon", 4) == 0:
+        days = 30
+        text += 4
+    elif end - text >= 4 and memcmp(text, b" day", 4) == 0:
+        days = 1
+        text += 4
+    if text < end and text[0] == c"s":
+        text += 1
+    position[0] = text
+    return days if text == end or text[0] == c" " else 0
+
+
+cdef object decode_interval(Column *column, const char *text, Py_ssize_t size):
+    """`1 year 2 mons -3 days -04:05:06.789`, each part at most once and in this order."""
+    cdef const char *end = text + size
+    cdef long long days = 0, seconds = 0, number
+    cdef int digits, unit, previous = 1000, micros = 0
+    cdef Clock clock
+    cdef bint negative
+    while True:
+        negative = text < end and text[0] == c"-"
+        if negative or (text < end and text[0] == c"+"):
+            text += 1
+        digits = 0
+        number = 0
+        while text < end and c"0" <= text[0] <= c"9" and digits < 10:
+            number = number * 10 + (text[0] - c"0")
+            digits += 1
+            text += 1
+        # psycopg2 refuses components that don't fit into an int
+        if digits == 0 or digits > 9 or text == end:
+            return UNUSUAL
+        if text[0] == c":":
+            break
+        unit = read_unit(&text, end)
+        if unit == 0 or unit >= previous:
+            return UNUSUAL
+        previous = unit
+        days += -unit * number if negative else unit * number
+        if text == end:
+            break
+        text += 1
+    if text < end:
+        if not read_minutes(text, end - text, &clock):
+            return UNUSUAL
+        seconds = number * 3600 + clock.minute * 60 + clock.second
+        micros = clock.microsecond
+        if negative:
+            seconds = -seconds
+            micros = -micros
+    days += seconds // 86400
+    if not -999999999 <= days <= 999999999:
+        return UNUSUAL
+    return timedelta_new(<int>days, <int>(seconds % 86400), micros)
+
+
+cdef bint read_minutes(const char *text, Py_ssize_t size, Clock *clock) noexcept:
+    """`:MM:SS`, maybe with fraction."""
+    cdef const char *end = text + size
+    if size < 6 or text[0] != c":" or text[3] != c":":
+        return False
+    clock.minute = two_digits(text + 1)
+    clock.second = two_digits(text + 4)
+    clock.microsecond = 0
+    text += 6
+    if text < end:
+        if text[0] != c".":
+            return False
+        text += 1
+        clock.microsecond = fraction(&text, end)
+    return text == end and 0 <= clock.minute < 60 and 0 <= clock.second < 60 \
+        and clock.microsecond >= 0
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+cdef object decode_array(Column *column, const char *text, Py_ssize_t size):
+    cdef const char *position = text
+    items = read_array(column, &position, text + size, 6)
+    return items if position == text + size else UNUSUAL
+
+
+cdef object read_array(Column *column, const char **position, const char *end, int depth):
+    """The list at `position`; UNUSUAL if anything in it is not as the server writes it."""
+    cdef const char *text = position[0]
+    if depth == 0 or text == end or text[0] != c"{":
+        return UNUSUAL
+    text += 1
+    items = []
+    if text < end and text[0] == c"}":
+        position[0] = text + 1
+        return items
+    while text < end:
+        if text[0] == c"{":
+            item = read_array(column, &text, end, depth - 1)
+        elif text[0] == c'"':
+            item = read_quoted(column, &text, end)
+        else:
+            item = read_bare(column, &text, end)
+        if item is UNUSUAL or text == end:
+            return UNUSUAL
+        PyList_Append(items, item)
+        if text[0] == c"}":
+            position[0] = text + 1
+            return items
+        if text[0] != c",":
+            return UNUSUAL
+        text += 1
+    return UNUSUAL
+
+
+cdef object read_bare(Column *column, const char **position, const char *end):
+    cdef const char *text = position[0]
+    cdef Py_ssize_t size
+    while text < end and text[0] != c"," and text[0] != c"}":
+        if text[0] == c'"' or text[0] == c"\\" or text[0] == c"{":
+            return UNUSUAL
+        text += 1
+    size = text - position[0]
+    if size == 0:
+        return UNUSUAL
+    if size == 4 and is_null(position[0]):
+        item = None
+    else:
+        item = column.element(column, position[0], size)
+    position[0] = text
+    return item
+
+
+cdef bint is_null(const char *text) noexcept:
+    """psycopg2 takes "NULL" in any mixture of cases."""
+    return (text[0] | 32 == c"n" and text[1] | 32 == c"u"
+            and text[2] | 32 == c"l" and text[3] | 32 == c"l")
+
+
+cdef object read_quoted(Column *column, const char **position, const char *end):
+    cdef const char *start = position[0] + 1
+    cdef const char *text = start
+    while text < end and text[0] != c'"' and text[0] != c"\\":
+        text += 1
+    if text == end:
+        return UNUSUAL
+    if text[0] == c"\\":
+        return read_escaped(column, position, end)
+    position[0] = text + 1
+    return column.element(column, start, text - start)
+
+
+cdef object read_escaped(Column *column, const char **position, const char *end):
+    cdef const char *text = position[0] + 1
+    cdef Py_ssize_t size = 0
+    cdef char *plain = <char *>PyMem_Malloc(end - text)
+    if plain == NULL:
+        raise MemoryError
+    try:
+        while text < end and text[0] != c'"':
+            if text[0] == c"\\":
+                text += 1
+                if text == end or (text[0] != c'"' and text[0] != c"\\"):
+                    return UNUSUAL
+            plain[size] = text[0]
+            size += 1
+            text += 1
+        if text == end:
+            return UNUSUAL
+        position[0] = text + 1
+        return column.element(column, plain, size)
+    finally:
+        PyMem_Free(plain)
+
+
+# --- which decoder -------------------------------------------------------------------------------
+
+
+cdef struct Known:
+    void *ccast
+    Decoder decode
+
+cdef Known known[16]
+cdef int known_count = 0
+cdef void *array_ccast = NULL
+
+
+cdef int know(str name, Decoder decode) except -1:
+    """Connect the C function of one of psycopg2's casters with a decoder."""
+    global known_count
+    cdef CasterStruct *caster = caster_struct(getattr(psycopg2._psycopg, name))
+    if caster != NULL and caster.ccast != NULL:
+        known[known_count] = Known(caster.ccast, decode)
+        known_count += 1
+    return 0
+
+
+know("LONGINTEGER", decode_int)
+know("UNICODE", decode_text)
+know("BOOLEAN", decode_bool)
+know("PYDATETIMETZ", decode_timestamp)
+know("PYDATETIME", decode_timestamp)
+know("PYDATE", decode_date)
+know("DECIMAL", decode_numeric)
+know("FLOAT", decode_float)
+know("PYTIME", decode_time)
+know("PYINTERVAL", decode_interval)
+know("BINARY", decode_bytea)
+know("BYTES", decode_bytes)
+know("UNKNOWN", decode_text)
+if casters_known:
+    array_ccast = caster_struct(psycopg2._psycopg.INTEGERARRAY).ccast
+
+
+def inner_code(function, name):
+    """The code of a function defined inside another one."""
+    for constant in function.__code__.co_consts:
+        if getattr(constant, "co_name", None) == name:
+            return constant
+    return None
+
+
+cdef object json_code = inner_code(psycopg2._json._create_json_typecasters, "typecast_json")
+cdef object uuid_code = inner_code(psycopg2.extras.register_uuid, "<lambda>")
+
+
+cdef bint closes_over(object function, object code, object value) except -1:
+    """Whether a caster's function is the one with this code, over this value and nothing else.
+
+    register_default_json() and register_uuid() make new ones at each call.
+    """
+    cdef PyObject *closure
+    if not PyFunction_Check(function) or PyFunction_GetCode(function) != <PyObject *>code:
+        return False
+    closure = PyFunction_GetClosure(function)
+    return closure != NULL and len(<object>closure) == 1 \
+        and (<object>closure)[0].cell_contents is value
+
+
+cdef Decoder scalar_decoder(object caster) except? NULL:
+    """The decoder for a caster, NULL if it is none of psycopg2's own or an array's."""
+    cdef CasterStruct *fields = caster_struct(caster)
+    cdef int i
+    if fields == NULL:
+        return NULL
+    if fields.ccast != NULL:
+        for i in range(known_count):
+            if known[i].ccast == fields.ccast:
+                return known[i].decode
+    elif fields.pcast != NULL:
+        if closes_over(<object>fields.pcast, json_code, loads):
+            return decode_json
+        if closes_over(<object>fields.pcast, uuid_code, uuid):
+            return decode_uuid
+    return NULL
+
+
+cdef int choose_decoder(Column *column, object caster) except -1:
+    """Set the column's decoders; leaves NULL what psycopg2's caster is to do."""
+    cdef CasterStruct *fields = caster_struct(caster)
+    cdef Decoder decode
+    if fields == NULL:
+        return 0
+    if fields.ccast == array_ccast and fields.bcast != NULL:
+        column.element = scalar_decoder(<object>fields.bcast)
+        if column.element == decode_text:
+            column.element = column.context.text
+        if column.element != NULL:
+            column.decode = decode_array
+        return 0
+    decode = scalar_decoder(caster)
+    column.decode = column.context.text if decode == decode_text else decode
+    column.shared = (decode != NULL and decode != decode_bool
+                     and decode != decode_bytea and decode != decode_json)
+    return 0
+
+
+cdef bint has_clock(Decoder decode) noexcept:
+    return decode == decode_timestamp or decode == decode_time
+
+
+# --- the columns of a result ---------------------------------------------------------------------
+
+
+@cython.final
+cdef class Columns:
+    """The decoders of a result's columns."""
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.columns != NULL:
+            for i in range(self.count):
+                Py_XDECREF(self.columns[i].value)
+            PyMem_Free(self.columns)
+
+    @staticmethod
+    cdef Columns of(PGresult *res, object raw, object cursor):
+        """Look the casters up, as psycopg2 does it when it has executed.
+
+        raw, cursor: the psycopg2 connection, and the psycopg2 cursor given to casters.
+        """
+        cdef Columns self = Columns.__new__(Columns)
+        cdef Py_ssize_t i
+        cdef Column *column
+        cdef list casters = []
+        self.count = pq.nfields(res)
+        self.columns = <Column *>PyMem_Calloc(max(self.count, 1), sizeof(Column))
+        if self.columns == NULL:
+            raise MemoryError
+        self.cursor = cursor
+        self.choose_text(raw)
+        of_cursor, of_connection = cursor.string_types, raw.string_types
+        of_all = psycopg2._psycopg.string_types
+        for i in range(self.count):
+            column = &self.columns[i]
+            column.context = &self.context
+            column.size = -1
+            caster = find_caster(pq.ftype(res, <int>i), of_cursor, of_connection, of_all)
+            casters.append(caster)
+            choose_decoder(column, caster)
+            if has_clock(column.decode) or has_clock(column.element):
+                self.zoned = True
+        self.casters = tuple(casters)
+        return self
+
+    cdef int choose_text(self, raw) except -1:
+        encoding = raw.encoding
+        if encoding == "UTF8":
+            self.context.text = decode_utf8
+        elif encoding == "LATIN1":
+            self.context.text = decode_latin1
+        else:
+            self.codec = text_decoder(raw)
+            self.context.text = decode_by_codec
+            self.context.codec = <PyObject *>self.codec
+        return 0
+
+    cdef int prepare(self) except -1:
+        """Call before the rows of each fetch: the cursor's tzinfo_factory may have changed."""
+        cdef Zone zone
+        cdef Py_ssize_t i
+        if not self.zoned:
+            return 0
+        factory = self.cursor.tzinfo_factory
+        if factory is timezone:
+            zone = ZONE_NATIVE
+        else:
+            zone = ZONE_NONE if factory is None else ZONE_FOREIGN
+        if zone != self.context.zone:
+            self.context.zone = zone
+            for i in range(self.count):
+                self.columns[i].size = -1
+        return 0
+
+    cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1:
+        """Put new references to a row's values into `out`; on an error, to the first of them."""
+        cdef bint direct = pq.direct_rows
+        cdef PGresAttValue *values = res.tuples[row] if direct else NULL
+        cdef Column *column
+        cdef const char *text
+        cdef Py_ssize_t size
+        cdef int i
+        for i in range(<int>self.count):
+            column = &self.columns[i]
+            if direct:
+                text = values[i].value
+                size = values[i].len
+            else:
+                text = pq.getvalue(res, row, i)
+                size = -1 if pq.getisnull(res, row, i) else pq.getlength(res, row, i)
+            if size >= 0 and size == column.size and memcmp(text, column.text, size) == 0:
+                out[i] = column.value
+                Py_INCREF(<object>column.value)
+            else:
+                out[i] = self.new_value(column, i, text, size)
+        return 0
+
+    cdef PyObject *new_value(self, Column *column, int i, const char *text,
+                             Py_ssize_t size) except NULL:
+        cdef object value
+        cdef PyObject *above
+        if size < 0:
+            value = None if column.decode != NULL else self.ask_for_null(i)
+        else:
+            value = UNUSUAL if column.decode == NULL else column.decode(column, text, size)
+            if value is UNUSUAL:
+                value = self.casters[i](PyBytes_FromStringAndSize(text, size), self.cursor)
+            elif column.shared:
+                above = column.value
+                column.value = <PyObject *>value
+                Py_INCREF(value)
+                column.text = text
+                column.size = size
+                Py_XDECREF(above)
+        Py_INCREF(value)
+        return <PyObject *>value
+
+    cdef object ask_for_null(self, int i):
+        """What a caster makes of NULL.
+
+        Called from Python it gives None at once. psycopg2's C code does call its function, with
+        None; a caster for arrays brings it to do so.
+        """
+        if self.null_casters is None:
+            self.null_casters = {}
+        caster = self.null_casters.get(i)
+        if caster is None:
+            caster = self.null_casters[i] = new_array_type((0,), "NULL", self.casters[i])
+        return caster(b"{NULL}", self.cursor)[0]
+
+
+cdef object find_caster(unsigned int oid, of_cursor, of_connection, of_all):
+    cdef object key = oid
+    cdef PyObject *caster       # borrowed from the dict
+    if of_cursor is not None and PyDict_Check(of_cursor):
+        caster = PyDict_GetItem(of_cursor, key)
+        if caster != NULL:
+            return <object>caster
+    caster = PyDict_GetItem(of_connection, key)
+    if caster == NULL:
+        caster = PyDict_GetItem(of_all, key)
+    return <object>caster if caster != NULL else default_caster

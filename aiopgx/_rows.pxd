@@ -1,0 +1,41 @@
+"""Result: a PGresult as rows."""
+
+from ._codecs cimport Columns
+from ._libpq cimport PGresult
+
+cpdef enum:
+    SHAPE_FOREIGN = -1          # rows that only psycopg2 can make
+    SHAPE_TUPLE = 0
+    SHAPE_DICT_ROW = 1
+    SHAPE_REAL_DICT = 2
+    SHAPE_NAMED_TUPLE = 3
+
+cdef class Result:
+    cdef PGresult *res          # owned; NULL once handed over
+    cdef Columns columns        # None after a command without rows
+    cdef object raw             # the psycopg2 connection
+    cdef object impl            # the psycopg2 cursor
+    cdef int shape
+    cdef int rows
+    cdef long count             # rowcount
+    cdef long position          # rownumber
+    cdef object sent            # query
+    cdef bint handed_over
+    cdef int fetching           # the depth of fetches under way
+    cdef object columns_seen    # description, once asked for
+    cdef tuple column_names
+    cdef object index           # DictRow: name -> position
+    cdef object record          # the namedtuple type
+
+    @staticmethod
+    cdef Result make(PGresult *res, object raw, object impl, int shape, object query)
+    cdef object next_row(self)
+    cdef int check(self) except -1
+    cdef int begin(self) except -1
+    cdef object row(self, int shape)
+    cdef list take(self, long limit)
+    cdef int settled_shape(self) except -2
+    cdef object record_type(self)
+    cdef tuple names(self)
+    cdef object dict_row(self, values)
+    cdef object real_dict_row(self, values)

@@ -1,0 +1,371 @@
+"""Result: a PGresult as rows, in the shape of the cursor's factory, with psycopg2's attributes."""
+
+from cpython.list cimport PyList_New, PyList_SET_ITEM, PyList_SetSlice
+from cpython.long cimport PyLong_AsLong
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New
+from libc.limits cimport INT_MAX, INT_MIN
+from libc.stdlib cimport atol
+from libc.string cimport strlen
+
+from collections import OrderedDict
+from operator import index as as_index
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from ._codecs cimport Columns
+from ._errors cimport decode, make_error, text_decoder
+from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
+from ._structs cimport give_result, is_closed, take_result
+
+cdef extern from *:
+    """
+    #define aiopgx_items(row) (((PyTupleObject *)(row))->ob_item)
+    #define aiopgx_alloc(type, size) (((PyTypeObject *)(type))->tp_alloc((PyTypeObject *)(type), size))
+    """
+    PyObject **aiopgx_items(object row)
+    object aiopgx_alloc(object cls, Py_ssize_t size)
+
+cdef extern from "Python.h":
+    int PyODict_SetItem(object, object, object) except -1
+    int PyObject_GenericSetAttr(object, object, object) except -1
+
+cdef object Column = psycopg2.extensions.Column
+cdef object DictRow = psycopg2.extras.DictRow
+cdef object RealDictRow = psycopg2.extras.RealDictRow
+cdef object NamedTupleCursor = psycopg2.extras.NamedTupleCursor
+cdef tuple no_arguments = ()
+
+cdef dict shapes = {
+    psycopg2.extensions.cursor: SHAPE_TUPLE,
+    psycopg2.extras.DictCursor: SHAPE_DICT_ROW,
+    psycopg2.extras.RealDictCursor: SHAPE_REAL_DICT,
+    psycopg2.extras.NamedTupleCursor: SHAPE_NAMED_TUPLE,
+}
+
+
+def shape_of(cursor_factory):
+    """The shape of the rows of a cursor class, -1 if only psycopg2 can make them."""
+    return shapes.get(cursor_factory, SHAPE_FOREIGN)
+
+
+def take(impl):
+    """The Result of what a psycopg2 cursor has just executed; leaves the cursor without it.
+
+    The inverse of Result.hand_over(). Raises ProgrammingError if there are no rows.
+    """
+    return Result.make(take_result(impl), impl.connection, impl, shape_of(type(impl)), impl.query)
+
+
+cdef class Result:
+    """What a statement gave: rows to fetch and psycopg2's attributes of a cursor.
+
+    Made by the Wire. A cursor has one position in its result: after hand_over() it is that of the
+    psycopg2 cursor, and everything here asks there.
+    """
+
+    def __dealloc__(self):
+        if self.res != NULL:
+            pq.clear(self.res)
+
+    @staticmethod
+    cdef Result make(PGresult *res, object raw, object impl, int shape, object query):
+        """Take over a result of status TUPLES_OK or COMMAND_OK, also if this raises."""
+        cdef Result self
+        cdef const char *affected
+        try:
+            self = Result.__new__(Result)
+        except BaseException:
+            pq.clear(res)
+            raise
+        self.res = res
+        self.raw = raw
+        self.impl = impl
+        self.shape = shape
+        self.sent = query
+        if pq.resultStatus(res) == PGRES_TUPLES_OK:
+            self.rows = pq.ntuples(res)
+            self.count = self.rows
+            self.columns = Columns.of(res, raw, impl)
+        else:
+            affected = pq.cmdTuples(res)
+            self.count = atol(affected) if affected != NULL and affected[0] else -1
+        return self
+
+    # Fetching
+
+    def fetchone(self):
+        """The next row, None after the last."""
+        return self.next_row()
+
+    def fetchmany(self, size=None):
+        """A list of the next rows: at most `size`, all if it is negative, arraysize if None."""
+        cdef long limit = PyLong_AsLong(self.impl.arraysize if size is None else size)
+        if self.handed_over:
+            return self.impl.fetchmany(limit)
+        return self.take(limit)
+
+    def fetchall(self):
+        """A list of the rows that are left."""
+        if self.handed_over:
+            return self.impl.fetchall()
+        return self.take(-1)
+
+    def scroll(self, value, mode="relative"):
+        """Move by `value` rows, or to row `value` if mode is "absolute".
+
+        Raises ProgrammingError for another mode and outside the result, which isn't moved then.
+        """
+        cdef long target
+        if self.handed_over:
+            self.impl.scroll(value, mode)
+            return
+        target = PyLong_AsLong(as_index(value))
+        if not INT_MIN <= target <= INT_MAX:
+            raise OverflowError("signed integer is greater than maximum" if target > 0
+                                else "signed integer is less than minimum")
+        if not isinstance(mode, str):
+            raise TypeError(f"argument 2 must be str, not {type(mode).__name__}")
+        self.check()
+        if mode == "relative":
+            target += self.position
+        elif mode != "absolute":
+            raise make_error(psycopg2.ProgrammingError,
+                             "scroll mode must be 'relative' or 'absolute'", self.impl)
+        if not 0 <= target < self.count:
+            raise make_error(psycopg2.ProgrammingError,
+                             "scroll destination out of bounds", self.impl)
+        self.position = target
+
+    cdef object next_row(self):
+        """The next row, None after the last."""
+        cdef int shape
+        if self.handed_over:
+            return self.impl.fetchone()
+        self.begin()
+        if self.position >= self.rows:
+            return None
+        shape = self.settled_shape()
+        self.fetching += 1
+        try:
+            row = self.row(shape)
+        finally:
+            self.fetching -= 1
+        if shape != self.shape:
+            self.record_type()
+        return row
+
+    cdef list take(self, long limit):
+        """At most `limit` rows, all that are left if it is negative."""
+        cdef Py_ssize_t i, size
+        cdef int shape
+        cdef list rows
+        self.begin()
+        shape = self.settled_shape()
+        size = max(self.rows - self.position, 0)
+        if 0 <= limit < size:
+            size = limit
+        rows = PyList_New(size)
+        self.fetching += 1
+        try:
+            for i in range(size):
+                row = self.row(shape)
+                Py_INCREF(row)
+                PyList_SET_ITEM(rows, i, row)
+        finally:
+            self.fetching -= 1
+        if shape != self.shape:
+            self.record_type()
+        return rows
+
+    cdef int check(self) except -1:
+        if is_closed(self.impl):
+            raise psycopg2.InterfaceError("cursor already closed")
+        return 0
+
+    cdef int begin(self) except -1:
+        self.check()
+        if self.columns is None:
+            # psycopg2 looks for a result, finds none and forgets what it knew
+            self.count = -1
+            self.position = 0
+            raise psycopg2.ProgrammingError("no results to fetch")
+        self.columns.prepare()
+        return 0
+
+    cdef object row(self, int shape):
+        """The row at the position, which moves on even if this raises."""
+        cdef Py_ssize_t i
+        cdef int number = <int>self.position
+        cdef object values
+        if number >= self.rows:
+            raise psycopg2.ProgrammingError("a typecaster moved the cursor that it works for")
+        self.position = number + 1
+        if shape == SHAPE_NAMED_TUPLE:
+            values = aiopgx_alloc(self.record, self.columns.count)
+        else:
+            values = PyTuple_New(self.columns.count)
+        self.columns.decode_row(self.res, number, aiopgx_items(values))
+        if shape == SHAPE_DICT_ROW:
+            return self.dict_row(values)
+        if shape == SHAPE_REAL_DICT:
+            return self.real_dict_row(values)
+        return values
+
+    cdef object dict_row(self, values):
+        if self.index is None:
+            self.index = OrderedDict((name, i) for i, name in enumerate(self.names()))
+        row = (<PyTypeObject *>DictRow).tp_new(DictRow, <PyObject *>no_arguments, NULL)
+        PyList_SetSlice(row, 0, 0, values)
+        PyObject_GenericSetAttr(row, "_index", self.index)
+        return row
+
+    cdef object real_dict_row(self, values):
+        cdef tuple names = self.names()
+        cdef Py_ssize_t i
+        row = (<PyTypeObject *>RealDictRow).tp_new(RealDictRow, <PyObject *>no_arguments, NULL)
+        for i in range(len(names)):
+            PyODict_SetItem(row, names[i], (<tuple>values)[i])
+        if not names:
+            # psycopg2 never gets to the last column, where it would remove its own entry
+            PyODict_SetItem(row, RealDictRow, [])
+        return row
+
+    cdef int settled_shape(self) except -2:
+        """The shape of the rows to make now.
+
+        The namedtuple type may be impossible (two columns of one name). psycopg2 finds that after
+        it has fetched, so plain tuples are made first, and then record_type() raises.
+        """
+        if self.shape != SHAPE_NAMED_TUPLE or self.record is not None:
+            return self.shape
+        try:
+            self.record_type()
+        except Exception:
+            return SHAPE_TUPLE
+        return SHAPE_NAMED_TUPLE
+
+    cdef object record_type(self):
+        if self.record is None:
+            record = NamedTupleCursor._cached_make_nt(self.names())
+            if not issubclass(record, tuple) or len(record._fields) != self.columns.count:
+                raise TypeError(f"{record!r} is not a namedtuple of {self.columns.count} fields")
+            self.record = record
+        return self.record
+
+    # Attributes
+
+    @property
+    def description(self):
+        """A tuple of psycopg2.extensions.Column; None if the statement gives no rows."""
+        cdef int i
+        if self.handed_over:
+            return self.impl.description
+        if self.columns_seen is None and self.columns is not None:
+            names = self.names()
+            self.columns_seen = tuple(
+                [column_of(self.res, i, names[i]) for i in range(len(names))])
+        return self.columns_seen
+
+    @property
+    def rowcount(self):
+        """The number of rows given or changed, -1 if unknown."""
+        return self.impl.rowcount if self.handed_over else self.count
+
+    @property
+    def rownumber(self):
+        """The index of the row that is fetched next."""
+        return self.impl.rownumber if self.handed_over else self.position
+
+    @property
+    def lastrowid(self):
+        """The OID of the row that an INSERT made, 0 if there is none."""
+        if self.handed_over:
+            return self.impl.lastrowid
+        return pq.oidValue(self.res) if self.columns is None else 0
+
+    @property
+    def statusmessage(self):
+        """The command tag, such as "UPDATE 3"."""
+        if self.handed_over:
+            return self.impl.statusmessage
+        return decode(self.raw, pq.cmdStatus(self.res))
+
+    @property
+    def query(self):
+        """The statement as it was sent, bytes."""
+        return self.impl.query if self.handed_over else self.sent
+
+    cdef tuple names(self):
+        cdef int i
+        cdef const char *name
+        if self.column_names is None:
+            decoder = text_decoder(self.raw)
+            names = []
+            for i in range(<int>self.columns.count):
+                name = pq.fname(self.res, i)
+                names.append(decoder(name[:strlen(name)], "replace")[0])
+            self.column_names = tuple(names)
+        return self.column_names
+
+    # Handing over
+
+    def hand_over(self, impl):
+        """Give everything to a psycopg2 cursor, as if psycopg2 had executed the statement.
+
+        Raises NotSupportedError, and keeps everything, if this psycopg2's cursors can't be filled,
+        and RuntimeError during a fetch.
+        """
+        cdef PGresult *res
+        if self.handed_over:
+            return
+        if self.fetching:
+            raise RuntimeError("the result is being fetched")
+        give_to_factory(impl, self.shape)
+        fields = (self.count, self.position, self.lastrowid, self.description,
+                  self.statusmessage, self.sent)
+        if self.columns is None:
+            give_result(impl, NULL, fields, ())
+            pq.clear(self.res)
+        else:
+            give_result(impl, self.res, fields, self.columns.casters)
+        self.res = NULL
+        self.columns = None
+        self.impl = impl
+        self.handed_over = True
+
+
+cdef int give_to_factory(impl, int shape) except -1:
+    """What execute() of psycopg2.extras' cursors does besides executing."""
+    if shape == SHAPE_DICT_ROW:
+        impl.index = OrderedDict()
+        impl._query_executed = True
+    elif shape == SHAPE_REAL_DICT:
+        impl.column_mapping = []
+        impl._query_executed = True
+    elif shape == SHAPE_NAMED_TUPLE:
+        impl.Record = None
+    return 0
+
+
+cdef object column_of(PGresult *res, int i, name):
+    """A column's description, with psycopg2's reading of the type modifier."""
+    cdef unsigned int oid = pq.ftype(res, i), table = pq.ftable(res, i)
+    cdef int size = pq.fsize(res, i), modifier = pq.fmod(res, i), number = pq.ftablecol(res, i)
+    precision = scale = None
+    if modifier > 0:
+        modifier -= <int>sizeof(int)
+    if oid == NUMERICOID:
+        precision = (modifier >> 16) & 0xffff
+        scale = modifier & 0xffff
+    if size == -1:
+        size = modifier >> 16 if oid == NUMERICOID else modifier
+    return Column(name, oid, None, size, precision, scale, None,
+                  table or None, number if number > 0 else None)
+
+
+cdef enum:
+    NUMERICOID = 1700

@@ -1,0 +1,158 @@
+"""psycopg2's own C structs: what its cursors and typecasters keep where only C can reach it.
+
+They are compared with the running psycopg2 at import, member by member. Where they differ, the
+flags in the .pxd are false and nobody may read or write through them.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
+import psycopg2
+import psycopg2._psycopg
+import psycopg2.extensions
+
+from ._libpq cimport PGresult, pq
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+
+    /* The offset of a member of a C type, or -1. */
+    static Py_ssize_t aiopgx_offset(PyObject *descr) {
+        if (!Py_IS_TYPE(descr, &PyMemberDescr_Type)) return -1;
+        return ((PyMemberDescrObject *)descr)->d_member->offset;
+    }
+
+    #define CASTER(field) ((Py_ssize_t)offsetof(aiopgx_caster, field))
+    #define CURSOR(field) ((Py_ssize_t)offsetof(aiopgx_cursor, field))
+    """
+    Py_ssize_t aiopgx_offset(object descr)
+    Py_ssize_t caster_name "CASTER(name)"
+    Py_ssize_t caster_values "CASTER(values)"
+    Py_ssize_t cursor_conn "CURSOR(conn)"
+    Py_ssize_t cursor_rowcount "CURSOR(rowcount)"
+    Py_ssize_t cursor_arraysize "CURSOR(arraysize)"
+    Py_ssize_t cursor_itersize "CURSOR(itersize)"
+    Py_ssize_t cursor_row "CURSOR(row)"
+    Py_ssize_t cursor_description "CURSOR(description)"
+    Py_ssize_t cursor_pgstatus "CURSOR(pgstatus)"
+    Py_ssize_t cursor_lastoid "CURSOR(lastoid)"
+    Py_ssize_t cursor_caster "CURSOR(caster)"
+    Py_ssize_t cursor_tuple_factory "CURSOR(tuple_factory)"
+    Py_ssize_t cursor_tzinfo_factory "CURSOR(tzinfo_factory)"
+    Py_ssize_t cursor_query "CURSOR(query)"
+    Py_ssize_t cursor_name "CURSOR(name)"
+    Py_ssize_t cursor_string_types "CURSOR(string_types)"
+    Py_ssize_t cursor_binary_types "CURSOR(binary_types)"
+
+cdef type CursorType = psycopg2.extensions.cursor
+cdef type ConnectionType = psycopg2.extensions.connection
+cdef type CasterType = type(psycopg2._psycopg.STRING)
+
+
+cdef bint _same(type cls, Py_ssize_t size, dict offsets) except -1:
+    if cls.__basicsize__ != size:
+        return False
+    for name, offset in offsets.items():
+        if aiopgx_offset(vars(cls)[name]) != offset:
+            return False
+    return True
+
+
+cdef bint _casters_known() except -1:
+    """Whether the fields that have no name in Python are where we think, too."""
+    if not _same(CasterType, sizeof(CasterStruct),
+                 {"name": caster_name, "values": caster_values}):
+        return False
+    function = object()
+    python = psycopg2.extensions.new_type((0,), "python", function)
+    array = psycopg2.extensions.new_array_type((0,), "array", python)
+    shipped = psycopg2._psycopg.INTEGERARRAY
+    cdef CasterStruct *p = <CasterStruct *>python
+    cdef CasterStruct *a = <CasterStruct *>array
+    cdef CasterStruct *s = <CasterStruct *>shipped
+    return (p.ccast == NULL and p.pcast == <PyObject *>function and p.bcast == NULL
+            and a.ccast != NULL and a.pcast == NULL and a.bcast == <PyObject *>python
+            and s.ccast == a.ccast and s.bcast == <PyObject *>psycopg2._psycopg.INTEGER)
+
+
+casters_known = _casters_known()
+cursors_known = _same(CursorType, sizeof(CursorStruct), {
+    "connection": cursor_conn, "rowcount": cursor_rowcount, "arraysize": cursor_arraysize,
+    "itersize": cursor_itersize, "rownumber": cursor_row, "description": cursor_description,
+    "statusmessage": cursor_pgstatus, "lastrowid": cursor_lastoid, "typecaster": cursor_caster,
+    "row_factory": cursor_tuple_factory, "tzinfo_factory": cursor_tzinfo_factory,
+    "query": cursor_query, "name": cursor_name, "string_types": cursor_string_types,
+    "binary_types": cursor_binary_types,
+})
+cdef Py_ssize_t _connection_closed = aiopgx_offset(vars(ConnectionType)["closed"])
+
+
+cdef CasterStruct *caster_struct(object caster) noexcept:
+    """The inside of a typecaster; NULL if it isn't one or its inside isn't known."""
+    if casters_known and type(caster) is CasterType:
+        return <CasterStruct *>caster
+    return NULL
+
+
+cdef bint is_closed(object cursor) except -1:
+    """`cursor.closed`, which is true also if the connection is closed."""
+    cdef CursorStruct *c
+    if not cursors_known or _connection_closed < 0 or not isinstance(cursor, CursorType):
+        return cursor.closed
+    c = <CursorStruct *>cursor
+    if c.conn == NULL:
+        return cursor.closed
+    return c.closed or (<long *>(<char *>c.conn + _connection_closed))[0] != 0
+
+
+cdef void _set(PyObject **field, object value):
+    cdef PyObject *old = field[0]
+    Py_INCREF(value)
+    field[0] = <PyObject *>value
+    Py_XDECREF(old)
+
+
+cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1:
+    """Put a result into a psycopg2 cursor, as if psycopg2 had executed it.
+
+    res: becomes the cursor's, unless this raises. NULL after a command without rows.
+    fields: rowcount, rownumber, lastrowid, description, statusmessage, query.
+    casts: the typecasters of the columns.
+
+    Raises NotSupportedError if the inside of cursors isn't known.
+    """
+    cdef CursorStruct *c
+    cdef long rowcount, row
+    cdef unsigned int lastoid
+    cdef PGresult *old
+    rowcount, row, lastoid, description, statusmessage, query = fields
+    if not cursors_known or not isinstance(cursor, CursorType):
+        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
+    c = <CursorStruct *>cursor
+    old = <PGresult *>c.pgres
+    c.pgres = res
+    if old != NULL:
+        pq.clear(old)
+    c.notuples = res == NULL
+    c.rowcount = rowcount
+    c.row = row
+    c.lastoid = lastoid
+    c.columns = len(casts)
+    _set(&c.description, description)
+    _set(&c.casts, casts)
+    _set(&c.pgstatus, statusmessage)
+    _set(&c.query, query)
+    return 0
+
+
+cdef PGresult *take_result(object cursor) except NULL:
+    """Take the result with rows out of a psycopg2 cursor; the caller owns it."""
+    cdef PGresult *res
+    if not cursors_known or not isinstance(cursor, CursorType):
+        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
+    res = <PGresult *>(<CursorStruct *>cursor).pgres
+    if res == NULL:
+        raise psycopg2.ProgrammingError("no results to fetch")
+    (<CursorStruct *>cursor).pgres = NULL
+    return res
