@@ -124,7 +124,7 @@ class Cluster(Server):
         self.data = self.directory / "data"
         self.log = self.directory / "log"
         if self._user is not None:
-            os.chown(self.directory, self._user, -1)
+            os.chown(self.directory, *self._user)
         self._guard = self._popen(
             "/bin/sh", "-c", GUARD, str(self.directory), stdin=subprocess.PIPE
         )
@@ -180,7 +180,8 @@ class Cluster(Server):
         """Start a command as the unprivileged user, in a session that Ctrl-C does not reach."""
         identity: dict[str, Any] = {}
         if self._user is not None:
-            identity = {"user": self._user, "extra_groups": []}
+            user, group = self._user
+            identity = {"user": user, "group": group, "extra_groups": []}
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         environment["LC_ALL"] = "C"
         with self.log.open("ab") as log:
@@ -339,15 +340,16 @@ def _version(directory: Path) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2] or 0)) if match else None
 
 
-def _unprivileged_user() -> int | None:
-    """Return the user id to run the server as, None for our own: it refuses to run as root."""
+def _unprivileged_user() -> tuple[int, int] | None:
+    """Return (user id, group id) to run the server as, None for our own: it won't run as root."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return None
     import pwd
 
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name).pw_uid
+            entry = pwd.getpwnam(name)
+            return entry.pw_uid, entry.pw_gid
     raise ServerError("PostgreSQL does not run as root, and there is no user postgres or nobody")
 
 
