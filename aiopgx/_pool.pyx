@@ -151,31 +151,37 @@ cdef class PoolCore:
         self._free.append(conn)
         return True
 
-    def _wanted(self):
-        """Say which connects are to be started: a list of the waiters, or None, to start one for.
+    @property
+    def _short(self):
+        """How many connections are missing to `minsize`."""
+        cdef Py_ssize_t missing = self._minsize - self.count()
+        return missing if missing > 0 else 0
 
-        One for each waiter that has none, as far as the pool may grow, then up to `minsize`. A
-        waiter gets a connect that was started for `minsize`, if there is one.
+    def _unserved(self):
+        """Return the waiters to start a connect for: who has none, as far as the pool may grow.
+
+        A connect that was started for `minsize` is given to a waiter first.
         """
         cdef Py_ssize_t size = self.count()
         cdef object limit = self._free.maxlen
-        wanted = []
+        unserved = []
+        if not self._waiters:
+            return unserved
         spare = [task for task, owner in self._connects.items() if owner is None]
-        if self._waiters and (spare or limit is None or size < limit):
-            owners = set(self._connects.values())
-            for waiter in self._waiters:
-                if waiter.done() or waiter in owners:
-                    continue
-                if spare:
-                    self._connects[spare.pop(0)] = waiter
-                elif limit is None or size < limit:
-                    wanted.append(waiter)
-                    size += 1
-                else:
-                    break
-        if not self._closing:
-            wanted.extend([None] * (self._minsize - size))
-        return wanted
+        if not spare and limit is not None and size >= limit:
+            return unserved
+        owners = set(self._connects.values())
+        for waiter in self._waiters:
+            if waiter.done() or waiter in owners:
+                continue
+            if spare:
+                self._connects[spare.pop(0)] = waiter
+            elif limit is None or size < limit:
+                unserved.append(waiter)
+                size += 1
+            else:
+                break
+        return unserved
 
     def _surplus(self, waiter):
         """Forget a waiter. Return the task of its connect if the others can do without it."""

@@ -223,9 +223,9 @@ class Pool(PoolCore):
     async def _acquire(self) -> Connection:
         conn = self._take()
         if conn is None:
-            conn = await self._wait()
-        elif self.size < self._minsize:
-            self._settle()
+            return await self._wait()  # type: ignore[no-any-return]
+        if self._short:
+            self._top_up()
         return conn  # type: ignore[no-any-return]
 
     def release(self, conn: Connection) -> "asyncio.Future[None]":
@@ -234,13 +234,12 @@ class Pool(PoolCore):
         A connection with an open transaction is closed, with a ResourceWarning. Raises
         AssertionError if the connection is not one in use of this pool.
         """
-        self._put_back(conn)
+        status = self._give_back(conn)
+        if status is not None:
+            self._discard(conn, status)
         return self._released
 
-    def _put_back(self, conn: Any) -> None:
-        status = self._give_back(conn)
-        if status is None:
-            return
+    def _discard(self, conn: Connection, status: int) -> None:
         if not conn.closed:
             conn.close()
         self._settle()
@@ -258,6 +257,7 @@ class Pool(PoolCore):
             timer = self._loop.call_later(self._timeout, _expire, waiter)
         try:
             self._settle()
+            self._top_up()
             conn = await waiter
             if conn in self._terminated:
                 raise RuntimeError(_CLOSED)
@@ -279,18 +279,22 @@ class Pool(PoolCore):
             return
         exc = waiter.exception()
         if exc is None:
-            self._put_back(waiter.result())
+            Pool.release(self, waiter.result())
         elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
             self._failed(None, exc)
 
     def _settle(self) -> None:
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
-        for waiter in self._wanted():
+        for waiter in self._unserved():
             self._start_connect(waiter)
         if self._closing and not self._used and not self._connects:
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
+
+    def _top_up(self) -> None:
+        for _ in range(self._short):
+            self._start_connect(None)
 
     def _start_connect(self, waiter: "asyncio.Future[Any] | None") -> None:
         task = self._loop.create_task(self._open())

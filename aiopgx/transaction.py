@@ -245,7 +245,7 @@ class Transaction:
         return f"<{type(self).__name__} transaction={self._isolation} id={id(self):#x}>"
 
     def __del__(self) -> None:
-        # Called with just these two arguments: tests in the wild put a function of two in its place.
+        # Only two arguments: programs put functions of two in the place of warnings.warn.
         if self._is_begin:
             warnings.warn(f"You have not closed transaction {self!r}", ResourceWarning)  # noqa: B028
         if self._unique_id is not None:

@@ -1,14 +1,14 @@
 """Awaitable context managers, and a queue that can be closed with an exception."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ._context import ContextCore
 
 get_running_loop = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
-_Release = Callable[[_TObj], Awaitable[Any]]
 
 
 def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
@@ -18,7 +18,7 @@ def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[
     return future
 
 
-class _ContextManager(Coroutine[Any, None, _TObj], Generic[_TObj]):
+class _ContextManager(ContextCore[_TObj], Coroutine[Any, None, _TObj]):
     """What `connect()`, `create_pool()`, `acquire()`, `cursor()` ... return.
 
     Await it for the object, or use it in `async with`, which releases the object at the end. It
@@ -29,63 +29,12 @@ class _ContextManager(Coroutine[Any, None, _TObj], Generic[_TObj]):
     release_on_exception: the same, when the block raised; `release` by default.
     """
 
-    __slots__ = ("_coro", "_obj", "_release", "_release_on_exception")
-
-    def __init__(
-        self,
-        coro: Awaitable[_TObj],
-        release: _Release[_TObj],
-        release_on_exception: _Release[_TObj] | None = None,
-    ) -> None:
-        self._coro: Any = coro
-        self._obj: Any = None
-        self._release = release
-        self._release_on_exception = release_on_exception or release
-
-    def _stepper(self) -> Any:
-        """What can be sent to: the coroutine itself, or the iterator of a mere awaitable."""
-        if not hasattr(self._coro, "send"):
-            self._coro = self._coro.__await__()
-        return self._coro
-
-    def send(self, value: Any) -> Any:
-        return self._stepper().send(value)
-
-    def throw(
-        self,
-        typ: Any,
-        val: Any = None,
-        tb: TracebackType | None = None,
-    ) -> Any:
-        if val is not None:
-            typ = val if isinstance(val, BaseException) else typ(val)
-        if tb is not None:
-            typ = (typ() if isinstance(typ, type) else typ).with_traceback(tb)
-        return self._stepper().throw(typ)
-
-    def close(self) -> None:
-        self._stepper().close()
-
-    def __await__(self) -> Generator[Any, None, _TObj]:
-        return self._coro.__await__()  # type: ignore[no-any-return]
+    __slots__ = ()
 
     async def __aenter__(self) -> _TObj:
-        self._obj = obj = await self._coro
-        return obj  # type: ignore[no-any-return]
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._obj is None:
-            return
-        release = self._release if exc_type is None else self._release_on_exception
-        try:
-            await release(self._obj)
-        finally:
-            self._obj = None
+        obj: _TObj = await self._coro
+        self._obj = obj
+        return obj
 
 
 class _IterableContextManager(_ContextManager[_TObj]):
