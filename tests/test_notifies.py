@@ -104,6 +104,15 @@ async def test_from_oneself(listening):
     assert (got.payload, got.pid) == ("mine", await conn.get_backend_pid())
 
 
+async def test_from_oneself_at_the_end_of_a_string(ours, listening):
+    """What libpq has read already must not wait for the socket to stir again."""
+    conn = await listening("news")
+    async with conn.cursor() as cursor:
+        for _ in range(3):
+            await cursor.execute("DO $$ BEGIN PERFORM 1; END $$; NOTIFY news, 'mine'")
+            assert (await get(conn)).payload == "mine"
+
+
 async def test_at_commit(listening):
     conn = await listening("news")
     async with conn.cursor() as cursor, cursor.begin():
