@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (server.ServerError, psycopg2.Error) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return status
 
 
