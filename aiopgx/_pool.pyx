@@ -1,18 +1,16 @@
 """Bookkeeping of a pool: what is free, what is in use, what is being connected, who waits.
 
-Nothing here awaits, opens or warns: a call decides, leaves the state complete and says what is left
-to do. Of a connection only `closed`, `close()`, `last_usage` and `raw.get_transaction_status()` are
-used, and no argument is typed, so that proxies and subclasses of connections are welcome.
+Nothing here awaits, opens or closes: a call decides, leaves the state complete and says what is
+left to do. What the pool holds may be anything: no argument is typed, so that proxies and subclasses
+of connections are welcome.
 
-At any moment `_free` is empty or no waiter is pending.
+Whenever other code can run, `_free` is empty or no waiter is pending.
 """
 
 import asyncio
 from collections import deque
 
 cdef object running_loop = asyncio._get_running_loop
-cdef enum:
-    IDLE = 0  # psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 
 cdef class PoolCore:
@@ -80,40 +78,16 @@ cdef class PoolCore:
 
     def _take(self):
         """Return a free connection, which is now in use, or None."""
-        if self._closing:
-            raise RuntimeError("Cannot acquire connection after closing pool")
-        self._check_loop()
-        self.drop_stale()
         if not self._free:
             return None
         conn = self._free.popleft()
         self._used.add(conn)
         return conn
 
-    cdef int drop_stale(self) except -1:
-        """Drop the free connections that are closed, close and drop those unused for too long."""
-        cdef bint expires = self._recycle > -1
-        oldest = self._loop.time() - self._recycle if expires else None
-        stale = None
-        for conn in self._free:
-            if conn.closed or expires and conn.last_usage < oldest:
-                if stale is None:
-                    stale = []
-                stale.append(conn)
-        if stale is None:
-            return 0
-        for conn in stale:
-            self._free.remove(conn)
-        for conn in stale:
-            if not conn.closed:
-                conn.close()
-        return 0
+    def _put_back(self, conn):
+        """End the use of a connection. None if `terminate()` has ended it, else the connection.
 
-    def _give_back(self, conn):
-        """End the use of a connection: it goes to the first waiter, else it is free again.
-
-        Returns None, or the transaction status of a connection that can't be kept: it is the
-        caller's to close, and the place it leaves is to be filled.
+        The argument may be a proxy; what is returned, and can be made free, is the real one.
         """
         self._check_loop()
         if conn in self._terminated:
@@ -122,21 +96,9 @@ cdef class PoolCore:
             return None
         assert conn in self._used, (conn, self._used)
         if conn.__class__ is not type(conn):
-            conn = self.unwrapped(conn)
+            conn = next(real for real in self._used if real == conn)
         self._used.remove(conn)
-        if conn.closed:
-            return IDLE
-        status = conn.raw.get_transaction_status()
-        if status != IDLE:
-            return status
-        return None if self._keep(conn) else IDLE
-
-    cdef object unwrapped(self, proxy):
-        """The connection in use that a proxy stands for: what is free must be the real one."""
-        for conn in self._used:
-            if conn == proxy:
-                return conn
-        return proxy
+        return conn
 
     def _keep(self, conn):
         """Give a connection to the first waiter, or make it free. False if nobody needs it."""

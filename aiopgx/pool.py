@@ -221,6 +221,10 @@ class Pool(PoolCore):
         return _ContextManager(self._acquire(), self.release)
 
     async def _acquire(self) -> Connection:
+        if self._closing:
+            raise RuntimeError(_CLOSED)
+        self._check_loop()
+        self._drop_stale()
         conn = self._take()
         if conn is None:
             return await self._wait()  # type: ignore[no-any-return]
@@ -228,25 +232,41 @@ class Pool(PoolCore):
             self._top_up()
         return conn  # type: ignore[no-any-return]
 
+    def _drop_stale(self) -> None:
+        """Drop the free connections that are closed; close and drop those unused for too long."""
+        recycles = self._recycle > -1
+        oldest = self._loop.time() - self._recycle if recycles else 0.0
+        stale = [c for c in self._free if c.closed or (recycles and c.last_usage < oldest)]
+        for conn in stale:
+            self._free.remove(conn)
+            if not conn.closed:
+                conn.close()
+
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
         A connection with an open transaction is closed, with a ResourceWarning. Raises
         AssertionError if the connection is not one in use of this pool.
         """
-        status = self._give_back(conn)
-        if status is not None:
-            self._discard(conn, status)
-        return self._released
-
-    def _discard(self, conn: Connection, status: int) -> None:
-        if not conn.closed:
-            conn.close()
-        self._settle()
+        conn = self._put_back(conn)
+        if conn is None:
+            return self._released
+        if conn.closed:
+            self._settle()
+            return self._released
+        status = conn.raw.get_transaction_status()
         if status != TRANSACTION_STATUS_IDLE:
+            self._discard(conn)
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif not self._keep(conn):
+            self._discard(conn)
+        return self._released
+
+    def _discard(self, conn: Connection) -> None:
+        conn.close()
+        self._settle()
 
     async def _wait(self) -> Any:
         """Queue up for a connection."""
