@@ -49,6 +49,7 @@ from ._libpq cimport (
     pq,
 )
 from ._rows cimport Result
+from ._structs cimport give_failure
 
 cdef extern from *:
     """
@@ -175,7 +176,7 @@ cdef class Wire:
         """Whether this process is a child of the one that made the connection."""
         return self.forks != _forks
 
-    cpdef int check(self, str caller) except -1:
+    def check(self, str caller):
         """Refuse what would hang or break: another loop or process, a second request."""
         if self.forks != _forks:
             raise RuntimeError(
@@ -188,7 +189,6 @@ cdef class Wire:
             raise RuntimeError(
                 f"{caller}() called while another coroutine "
                 f"is already waiting for incoming data")
-        return 0
 
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets None when it can be used."""
@@ -198,12 +198,11 @@ cdef class Wire:
         return waiter
 
     def execute(self, impl, int shape, operation, parameters, timeout):
-        """Send one statement on the native road; the future gets its Result.
+        """Send one statement on the native road; the future gets its Result. After check().
 
         psycopg2 adapts the parameters, so that the text is what it would have sent.
         """
         cdef bytes query
-        self.check("cursor.execute")
         if impl.closed or self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
         query = impl.mogrify(operation) if parameters is None else impl.mogrify(
@@ -224,9 +223,8 @@ cdef class Wire:
         self._flush()
         return waiter
 
-    def execute_foreign(self, start, caller, timeout):
-        """Let psycopg2 execute: call `start`, drive poll(). The future gets None."""
-        self.check(caller)
+    def execute_foreign(self, start, timeout):
+        """Let psycopg2 execute: call `start`, drive poll(). The future gets None. After check()."""
         if self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
         start()
@@ -527,6 +525,7 @@ cdef class Wire:
         status = pq.resultStatus(res)
         if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
             return Result.make(res, self.raw, impl, self.shape, query)
+        give_failure(impl, query)
         if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
                 or status == PGRES_NONFATAL_ERROR:
             raise result_error(self.conn, res, self.raw, impl)

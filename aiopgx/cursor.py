@@ -74,30 +74,27 @@ class Cursor:
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
         statement is being executed on the connection.
         """
+        wire = self._wire
+        wire.check("cursor.execute")
         if self._echo:
-            self._wire.check("cursor.execute")
             logger.info(operation)
             logger.info("%r", parameters)
         if timeout is None:
             timeout = self._timeout
-        if self._shape == _FOREIGN:
-            _refuse_nul(operation, self._psycopg)
-            await self._execute_foreign(
-                "cursor.execute",
-                lambda: self._psycopg.execute(operation, parameters),
-                timeout,
-            )
-            return
-        waiter = self._wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
+        waiter = None
         try:
-            self._result = await waiter
-        except QueryCanceledError as exc:
-            self._result = self._psycopg
-            self._report_canceled(exc, waiter)
-            raise asyncio.CancelledError from None
+            if self._shape != _FOREIGN:
+                waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
+                self._result = await waiter
+            else:
+                _refuse_nul(operation, self._psycopg)
+                self._result = self._psycopg
+                waiter = wire.execute_foreign(
+                    lambda: self._psycopg.execute(operation, parameters), timeout
+                )
+                await waiter
         except BaseException as exc:
-            self._result = self._psycopg
-            self._after_failure(exc)
+            self._failed(exc, waiter)
             raise
 
     async def executemany(
@@ -143,41 +140,36 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
+        self._wire.check("cursor.callproc")
         if self._echo:
-            self._wire.check("cursor.callproc")
             logger.info("CALL %s", procname)
             logger.info("%r", parameters)
-        _refuse_nul(procname, self._psycopg)
-        await self._execute_foreign(
-            "cursor.callproc",
-            lambda: self._psycopg.callproc(procname, parameters),
-            self._timeout if timeout is None else timeout,
-        )
-
-    async def _execute_foreign(self, caller: str, start: Any, timeout: float | None) -> None:
-        waiter = self._wire.execute_foreign(start, caller, timeout)
-        self._result = self._psycopg
+        waiter = None
         try:
+            _refuse_nul(procname, self._psycopg)
+            self._result = self._psycopg
+            waiter = self._wire.execute_foreign(
+                lambda: self._psycopg.callproc(procname, parameters),
+                self._timeout if timeout is None else timeout,
+            )
             await waiter
-        except QueryCanceledError as exc:
-            self._report_canceled(exc, waiter)
-            raise asyncio.CancelledError from None
         except BaseException as exc:
-            self._after_failure(exc)
+            self._failed(exc, waiter)
             raise
 
-    def _report_canceled(self, exc: Any, waiter: "asyncio.Future[Any]") -> None:
-        # aiopg's way: the task sees its query cancelled as if it were cancelled itself
-        self._conn._loop.call_exception_handler(
-            {"message": exc.pgerror, "exception": exc, "future": waiter}
-        )
-
-    def _after_failure(self, exc: BaseException) -> None:
-        """Close what is not proved clean: the answer is still to come, or was not taken."""
+    def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
+        """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
+        self._result = self._psycopg
         if self._wire.busy or isinstance(exc, asyncio.CancelledError):
             self._conn.close()
             if isinstance(exc, asyncio.TimeoutError):
                 self._psycopg.close()
+        elif isinstance(exc, QueryCanceledError):
+            # aiopg's way: the task sees its query cancelled as if it were cancelled itself
+            self._conn._loop.call_exception_handler(
+                {"message": exc.pgerror, "exception": exc, "future": waiter}
+            )
+            raise asyncio.CancelledError
 
     def mogrify(self, operation: Any, parameters: Any = None) -> bytes:
         """Return the statement as execute() would send it, with its parameters."""
