@@ -2,10 +2,8 @@
 
 from cpython.object cimport PyObject
 
-from ._libpq cimport PGresult
-
-# Makes a value's text, which need not end with NUL, into an object; UNUSUAL if it is not of the
-# form that the decoder knows.
+# Makes an object of a value's text, which need not end with NUL; Ellipsis (named UNUSUAL) if the
+# text is not of the form that the decoder knows.
 ctypedef object (*Decoder)(Column *column, const char *text, Py_ssize_t size)
 
 cdef enum Zone:
@@ -28,21 +26,20 @@ cdef struct Column:
     const char *text            # of the value above: lives in the PGresult
     PyObject *value             # made from it; owned
 
-cdef class Columns:
-    cdef Py_ssize_t count
-    cdef Column *columns
-    cdef Context context
-    cdef object codec
-    cdef object cursor
-    cdef tuple casters
-    cdef dict null_casters
-    cdef bint zoned
-
-    @staticmethod
-    cdef Columns of(PGresult *res, object raw, object cursor)
-    cdef int prepare(self) except -1
-    cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
-    cdef int choose_text(self, raw) except -1
-    cdef PyObject *new_value(self, Column *column, int i, const char *text,
-                             Py_ssize_t size) except NULL
-    cdef object ask_for_null(self, int i)
+cdef object decode_utf8(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_by_codec(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_text(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_bytes(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_bool(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_int(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_float(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_numeric(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_bytea(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_json(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_uuid(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_date(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_time(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_timestamp(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_interval(Column *column, const char *text, Py_ssize_t size)
+cdef object decode_array(Column *column, const char *text, Py_ssize_t size)

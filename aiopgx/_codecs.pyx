@@ -1,8 +1,7 @@
 """Decoders: the values of a PGresult as the objects that psycopg2 makes of them.
 
-The typecaster of a column is looked up as psycopg2 does it. For one that psycopg2 ships there is
-a native decoder, which knows the usual form of a value only; for every other form, and for casters
-of the user's, psycopg2's object is called, so values and exceptions are its own by construction.
+A decoder knows the usual form of a type's values only, and returns UNUSUAL for every other: then
+psycopg2's own typecaster is called, so values and exceptions are psycopg2's by construction.
 """
 
 cimport cython
@@ -16,12 +15,10 @@ from cpython.datetime cimport (
     timedelta_new,
     timezone_new,
 )
-from cpython.dict cimport PyDict_Check, PyDict_GetItem
 from cpython.list cimport PyList_Append
 from cpython.long cimport PyLong_FromLongLong, PyLong_FromString
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.string cimport memcmp
 
@@ -30,74 +27,43 @@ import decimal
 import json
 import uuid
 
-import psycopg2._json
-import psycopg2._psycopg
-import psycopg2.extensions
-import psycopg2.extras
-
-from ._errors cimport text_decoder
-from ._libpq cimport PGresAttValue, PGresult, pq
-from ._structs cimport CasterStruct, caster_struct, casters_known
-
 import_datetime()
 
 cdef extern from *:
     """
-    #include <stdint.h>
-    #include <string.h>
-
-    /* 8 hexadecimal digits are 4 bytes: each digit's value is computed in its own byte of a word,
-       turned into the digit again and compared, which finds what is no lower-case digit. */
-    static int aiopgx_unhex(unsigned char *out, const char *in, Py_ssize_t count) {
-        uint64_t wrong = 0;
-    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        const uint64_t ones = 0x0101010101010101u;
-        for (; count >= 4; count -= 4, in += 8, out += 4) {
-            uint64_t digits, v;
-            uint32_t four;
-            memcpy(&digits, in, 8);
-            v = (digits & 0x0f * ones) + 9 * ((digits >> 6) & ones);
-            wrong |= digits ^ (v + 0x30 * ones + 0x27 * (((v + 6 * ones) >> 4) & ones));
-            v = (v << 4 | v >> 8) & 0x00ff00ff00ff00ffu;
-            v = (v | v >> 8) & 0x0000ffff0000ffffu;
-            four = (uint32_t)(v | v >> 16);
-            memcpy(out, &four, 4);
-        }
+    /* Each digit's value is turned into the digit again and compared, which finds what is no
+       lower-case digit: without a branch in it, compilers make vector instructions of this. */
+    #if defined(__GNUC__) && !defined(__clang__)
+    __attribute__((optimize("O3")))
     #endif
-        for (; count > 0; count--, in += 2, out++) {
-            unsigned char pair[2], v[2];
-            int i;
-            memcpy(pair, in, 2);
-            for (i = 0; i < 2; i++) {
-                v[i] = (pair[i] & 0x0f) + 9 * (pair[i] >> 6 & 1);
-                wrong |= pair[i] ^ (unsigned)(v[i] + (v[i] > 9 ? 0x57 : 0x30));
-            }
-            *out = (unsigned char)(v[0] << 4 | (v[1] & 0x0f));
+    static int aiopgx_unhex(unsigned char *out, const unsigned char *in, Py_ssize_t count) {
+        unsigned char wrong = 0;
+        Py_ssize_t i;
+        for (i = 0; i < count; i++) {
+            unsigned char a = in[2 * i], b = in[2 * i + 1];
+            unsigned char high = (a & 15) + 9 * (a >> 6 & 1), low = (b & 15) + 9 * (b >> 6 & 1);
+            wrong |= a ^ (unsigned char)(high + (high > 9 ? 0x57 : 0x30));
+            wrong |= b ^ (unsigned char)(low + (low > 9 ? 0x57 : 0x30));
+            out[i] = (unsigned char)(high << 4 | low);
         }
         return wrong == 0;
     }
     """
-    bint aiopgx_unhex(unsigned char *out, const char *text, Py_ssize_t count)
+    bint aiopgx_unhex(unsigned char *out, const unsigned char *text, Py_ssize_t count)
 
 cdef extern from "Python.h":
     double PyOS_string_to_double(const char *, char **, PyObject *) except? -1.0
     int PyObject_GenericSetAttr(object, object, object) except -1
     object PyMemoryView_FromObject(object)
-    bint PyFunction_Check(object)
-    PyObject *PyFunction_GetCode(object)        # borrowed
-    PyObject *PyFunction_GetClosure(object)     # borrowed
 
 # What a decoder returns for a value that is not of the form it knows.
-cdef object UNUSUAL = object()
+cdef object UNUSUAL = Ellipsis
 
 cdef object Decimal = decimal.Decimal
 cdef type UUID = uuid.UUID
 cdef object unknown_safety = uuid.SafeUUID.unknown
-cdef object timezone = datetime.timezone
 cdef object loads = json.loads
 cdef object scan_once = json.JSONDecoder().scan_once
-cdef object new_array_type = psycopg2.extensions.new_array_type
-cdef object default_caster = psycopg2._psycopg.UNICODE     # the same C function
 cdef tuple no_arguments = ()
 
 
@@ -201,8 +167,8 @@ cdef object decode_bytea(Column *column, const char *text, Py_ssize_t size):
     if size >= 2 and text[0] == c"\\" and text[1] == c"x":
         count = (size - 2) // 2
         chunk.content = PyBytes_FromStringAndSize(NULL, count)
-        if size % 2 or not aiopgx_unhex(
-                <unsigned char *>PyBytes_AS_STRING(chunk.content), text + 2, count):
+        if size % 2 or not aiopgx_unhex(<unsigned char *>PyBytes_AS_STRING(chunk.content),
+                                        <const unsigned char *>text + 2, count):
             return UNUSUAL
     else:
         count = unescaped_size(text, size)
@@ -600,252 +566,3 @@ cdef object read_escaped(Column *column, const char **position, const char *end)
         return column.element(column, plain, size)
     finally:
         PyMem_Free(plain)
-
-
-# --- which decoder -------------------------------------------------------------------------------
-
-
-cdef struct Known:
-    void *ccast
-    Decoder decode
-
-cdef Known known[16]
-cdef int known_count = 0
-cdef void *array_ccast = NULL
-
-
-cdef int know(str name, Decoder decode) except -1:
-    """Connect the C function of one of psycopg2's casters with a decoder."""
-    global known_count
-    cdef CasterStruct *caster = caster_struct(getattr(psycopg2._psycopg, name))
-    if caster != NULL and caster.ccast != NULL:
-        known[known_count] = Known(caster.ccast, decode)
-        known_count += 1
-    return 0
-
-
-know("LONGINTEGER", decode_int)
-know("UNICODE", decode_text)
-know("BOOLEAN", decode_bool)
-know("PYDATETIMETZ", decode_timestamp)
-know("PYDATETIME", decode_timestamp)
-know("PYDATE", decode_date)
-know("DECIMAL", decode_numeric)
-know("FLOAT", decode_float)
-know("PYTIME", decode_time)
-know("PYINTERVAL", decode_interval)
-know("BINARY", decode_bytea)
-know("BYTES", decode_bytes)
-know("UNKNOWN", decode_text)
-if casters_known:
-    array_ccast = caster_struct(psycopg2._psycopg.INTEGERARRAY).ccast
-
-
-def inner_code(function, name):
-    """The code of a function defined inside another one."""
-    for constant in function.__code__.co_consts:
-        if getattr(constant, "co_name", None) == name:
-            return constant
-    return None
-
-
-cdef object json_code = inner_code(psycopg2._json._create_json_typecasters, "typecast_json")
-cdef object uuid_code = inner_code(psycopg2.extras.register_uuid, "<lambda>")
-
-
-cdef bint closes_over(object function, object code, object value) except -1:
-    """Whether a caster's function is the one with this code, over this value and nothing else.
-
-    register_default_json() and register_uuid() make new ones at each call.
-    """
-    cdef PyObject *closure
-    if not PyFunction_Check(function) or PyFunction_GetCode(function) != <PyObject *>code:
-        return False
-    closure = PyFunction_GetClosure(function)
-    return closure != NULL and len(<object>closure) == 1 \
-        and (<object>closure)[0].cell_contents is value
-
-
-cdef Decoder scalar_decoder(object caster) except? NULL:
-    """The decoder for a caster, NULL if it is none of psycopg2's own or an array's."""
-    cdef CasterStruct *fields = caster_struct(caster)
-    cdef int i
-    if fields == NULL:
-        return NULL
-    if fields.ccast != NULL:
-        for i in range(known_count):
-            if known[i].ccast == fields.ccast:
-                return known[i].decode
-    elif fields.pcast != NULL:
-        if closes_over(<object>fields.pcast, json_code, loads):
-            return decode_json
-        if closes_over(<object>fields.pcast, uuid_code, uuid):
-            return decode_uuid
-    return NULL
-
-
-cdef int choose_decoder(Column *column, object caster) except -1:
-    """Set the column's decoders; leaves NULL what psycopg2's caster is to do."""
-    cdef CasterStruct *fields = caster_struct(caster)
-    cdef Decoder decode
-    if fields == NULL:
-        return 0
-    if fields.ccast == array_ccast and fields.bcast != NULL:
-        column.element = scalar_decoder(<object>fields.bcast)
-        if column.element == decode_text:
-            column.element = column.context.text
-        if column.element != NULL:
-            column.decode = decode_array
-        return 0
-    decode = scalar_decoder(caster)
-    column.decode = column.context.text if decode == decode_text else decode
-    column.shared = (decode != NULL and decode != decode_bool
-                     and decode != decode_bytea and decode != decode_json)
-    return 0
-
-
-cdef bint has_clock(Decoder decode) noexcept:
-    return decode == decode_timestamp or decode == decode_time
-
-
-# --- the columns of a result ---------------------------------------------------------------------
-
-
-@cython.final
-cdef class Columns:
-    """The decoders of a result's columns."""
-
-    def __dealloc__(self):
-        cdef Py_ssize_t i
-        if self.columns != NULL:
-            for i in range(self.count):
-                Py_XDECREF(self.columns[i].value)
-            PyMem_Free(self.columns)
-
-    @staticmethod
-    cdef Columns of(PGresult *res, object raw, object cursor):
-        """Look the casters up, as psycopg2 does it when it has executed.
-
-        raw, cursor: the psycopg2 connection, and the psycopg2 cursor given to casters.
-        """
-        cdef Columns self = Columns.__new__(Columns)
-        cdef Py_ssize_t i
-        cdef Column *column
-        cdef list casters = []
-        self.count = pq.nfields(res)
-        self.columns = <Column *>PyMem_Calloc(max(self.count, 1), sizeof(Column))
-        if self.columns == NULL:
-            raise MemoryError
-        self.cursor = cursor
-        self.choose_text(raw)
-        of_cursor, of_connection = cursor.string_types, raw.string_types
-        of_all = psycopg2._psycopg.string_types
-        for i in range(self.count):
-            column = &self.columns[i]
-            column.context = &self.context
-            column.size = -1
-            caster = find_caster(pq.ftype(res, <int>i), of_cursor, of_connection, of_all)
-            casters.append(caster)
-            choose_decoder(column, caster)
-            if has_clock(column.decode) or has_clock(column.element):
-                self.zoned = True
-        self.casters = tuple(casters)
-        return self
-
-    cdef int choose_text(self, raw) except -1:
-        encoding = raw.encoding
-        if encoding == "UTF8":
-            self.context.text = decode_utf8
-        elif encoding == "LATIN1":
-            self.context.text = decode_latin1
-        else:
-            self.codec = text_decoder(raw)
-            self.context.text = decode_by_codec
-            self.context.codec = <PyObject *>self.codec
-        return 0
-
-    cdef int prepare(self) except -1:
-        """Call before the rows of each fetch: the cursor's tzinfo_factory may have changed."""
-        cdef Zone zone
-        cdef Py_ssize_t i
-        if not self.zoned:
-            return 0
-        factory = self.cursor.tzinfo_factory
-        if factory is timezone:
-            zone = ZONE_NATIVE
-        else:
-            zone = ZONE_NONE if factory is None else ZONE_FOREIGN
-        if zone != self.context.zone:
-            self.context.zone = zone
-            for i in range(self.count):
-                self.columns[i].size = -1
-        return 0
-
-    cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1:
-        """Put new references to a row's values into `out`; on an error, to the first of them."""
-        cdef bint direct = pq.direct_rows
-        cdef PGresAttValue *values = res.tuples[row] if direct else NULL
-        cdef Column *column
-        cdef const char *text
-        cdef Py_ssize_t size
-        cdef int i
-        for i in range(<int>self.count):
-            column = &self.columns[i]
-            if direct:
-                text = values[i].value
-                size = values[i].len
-            else:
-                text = pq.getvalue(res, row, i)
-                size = -1 if pq.getisnull(res, row, i) else pq.getlength(res, row, i)
-            if size >= 0 and size == column.size and memcmp(text, column.text, size) == 0:
-                out[i] = column.value
-                Py_INCREF(<object>column.value)
-            else:
-                out[i] = self.new_value(column, i, text, size)
-        return 0
-
-    cdef PyObject *new_value(self, Column *column, int i, const char *text,
-                             Py_ssize_t size) except NULL:
-        cdef object value
-        cdef PyObject *above
-        if size < 0:
-            value = None if column.decode != NULL else self.ask_for_null(i)
-        else:
-            value = UNUSUAL if column.decode == NULL else column.decode(column, text, size)
-            if value is UNUSUAL:
-                value = self.casters[i](PyBytes_FromStringAndSize(text, size), self.cursor)
-            elif column.shared:
-                above = column.value
-                column.value = <PyObject *>value
-                Py_INCREF(value)
-                column.text = text
-                column.size = size
-                Py_XDECREF(above)
-        Py_INCREF(value)
-        return <PyObject *>value
-
-    cdef object ask_for_null(self, int i):
-        """What a caster makes of NULL.
-
-        Called from Python it gives None at once. psycopg2's C code does call its function, with
-        None; a caster for arrays brings it to do so.
-        """
-        if self.null_casters is None:
-            self.null_casters = {}
-        caster = self.null_casters.get(i)
-        if caster is None:
-            caster = self.null_casters[i] = new_array_type((0,), "NULL", self.casters[i])
-        return caster(b"{NULL}", self.cursor)[0]
-
-
-cdef object find_caster(unsigned int oid, of_cursor, of_connection, of_all):
-    cdef object key = oid
-    cdef PyObject *caster       # borrowed from the dict
-    if of_cursor is not None and PyDict_Check(of_cursor):
-        caster = PyDict_GetItem(of_cursor, key)
-        if caster != NULL:
-            return <object>caster
-    caster = PyDict_GetItem(of_connection, key)
-    if caster == NULL:
-        caster = PyDict_GetItem(of_all, key)
-    return <object>caster if caster != NULL else default_caster

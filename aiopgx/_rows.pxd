@@ -1,6 +1,6 @@
 """Result: a PGresult as rows."""
 
-from ._codecs cimport Columns
+from ._columns cimport Columns
 from ._libpq cimport PGresult
 
 cpdef enum:

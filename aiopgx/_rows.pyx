@@ -16,7 +16,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 
-from ._codecs cimport Columns
+from ._columns cimport Columns
 from ._errors cimport decode, make_error, text_decoder
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
 from ._structs cimport give_result, is_closed, take_result

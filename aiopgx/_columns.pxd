@@ -1,0 +1,23 @@
+"""Columns: which decoder makes the values of each column of a result."""
+
+from cpython.object cimport PyObject
+
+from ._codecs cimport Column, Context
+from ._libpq cimport PGresult
+
+cdef class Columns:
+    cdef Py_ssize_t count
+    cdef Column *columns
+    cdef Context context
+    cdef object codec
+    cdef object cursor
+    cdef tuple casters
+    cdef dict null_casters
+    cdef bint zoned
+
+    @staticmethod
+    cdef Columns of(PGresult *res, object raw, object cursor)
+    cdef int prepare(self) except -1
+    cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
+    cdef int choose_text(self, raw) except -1
+    cdef object ask_caster(self, int i, const char *text, Py_ssize_t size)
