@@ -19,8 +19,11 @@ cdef object Future = asyncio.Future
 
 
 cdef class ContextCore:
-    """Await `coro` for an object; `__aexit__` gives it to `release`. What enters is Python's part:
-    its own coroutines are the fastest there.
+    """ContextCore(coro, release, release_on_exception=None)
+    --
+
+    Await `coro` for an object; `__aexit__` gives it to `release`. To enter is left to Python, whose
+    own coroutines are the fastest there. (The first lines are how `inspect` learns a signature.)
     """
 
     cdef public object _coro

@@ -5,6 +5,8 @@ connect, runs in a task of its own and its result goes to whoever waits first.
 """
 
 import asyncio
+import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Generator
@@ -492,6 +494,13 @@ class Pool(PoolCore):
             warnings.warn(  # noqa: B028
                 f"Unclosed {left} connections in {self!r}", ResourceWarning
             )
+
+
+# It is a coroutine function in aiopg, and mocks choose their kind by this.
+if sys.version_info >= (3, 12):
+    inspect.markcoroutinefunction(Pool.cursor)
+else:
+    Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
 
 
 def _expire(waiter: "asyncio.Future[Any]") -> None:
