@@ -19,12 +19,13 @@ cdef object Future = asyncio.Future
 
 
 cdef class ContextCore:
+    # The first lines, at the margin, are where `inspect` finds a signature.
     """ContextCore(coro, release, release_on_exception=None)
-    --
+--
 
-    Await `coro` for an object; `__aexit__` gives it to `release`. To enter is left to Python, whose
-    own coroutines are the fastest there. (The first lines are how `inspect` learns a signature.)
-    """
+Await `coro` for an object; `__aexit__` gives it to `release`.
+"""
+    # To enter is left to Python: its own coroutines are the fastest there.
 
     cdef public object _coro
     cdef public object _obj

@@ -106,9 +106,9 @@ async def test_what_release_returns_hides_no_exception(impl):
     async def release(obj):
         return True
 
-    for release in (release, lambda obj: Awaitable(True)):
+    for function in (release, lambda obj: Awaitable(True)):
         with pytest.raises(KeyError):
-            async with impl.utils._ContextManager(coroutine(5), release):
+            async with impl.utils._ContextManager(coroutine(5), function):
                 raise KeyError
 
 
@@ -121,8 +121,8 @@ async def test_release_that_fails(impl):
         future.set_exception(Released())
         return future
 
-    for release in (release, failed):
-        context = impl.utils._ContextManager(coroutine(5), release)
+    for function in (release, failed):
+        context = impl.utils._ContextManager(coroutine(5), function)
         with pytest.raises(Released):
             async with context:
                 pass
