@@ -72,4 +72,5 @@ cdef bint cursors_known         # CursorStruct is what psycopg2 has
 cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1
+cdef int give_failure(object cursor, object query) except -1
 cdef PGresult *take_result(object cursor) except NULL

@@ -146,6 +146,13 @@ cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) ex
     return 0
 
 
+cdef int give_failure(object cursor, object query) except -1:
+    """Leave a psycopg2 cursor as after a statement that failed: nothing but its text."""
+    if cursors_known and isinstance(cursor, CursorType):
+        give_result(cursor, NULL, (-1, 0, 0, None, "", query), ())
+    return 0
+
+
 cdef PGresult *take_result(object cursor) except NULL:
     """Take the result with rows out of a psycopg2 cursor; the caller owns it."""
     cdef PGresult *res
