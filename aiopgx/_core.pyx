@@ -49,7 +49,8 @@ from ._libpq cimport (
     pq,
 )
 from ._rows cimport Result
-from ._structs cimport give_failure
+from ._statements cimport merge, quotes_plainly
+from ._structs cimport give_failure, is_closed
 
 cdef extern from *:
     """
@@ -123,6 +124,7 @@ cdef class Wire:
     cdef readonly object raw
     cdef readonly object loop
     cdef readonly bint native
+    cdef bint plain                 # simple parameters need not go through psycopg2
     cdef object queue
     cdef object notifies
     cdef PGconn *conn               # borrowed from raw: valid while raw is open
@@ -202,11 +204,16 @@ cdef class Wire:
 
         psycopg2 adapts the parameters, so that the text is what it would have sent.
         """
-        cdef bytes query
-        if impl.closed or self.state == CLOSED:
+        cdef bytes query = None
+        if is_closed(impl) or self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
-        query = impl.mogrify(operation) if parameters is None else impl.mogrify(
-            operation, parameters)
+        if parameters is None:
+            query = impl.mogrify(operation)
+        else:
+            if self.plain:
+                query = merge(operation, parameters)
+            if query is None:
+                query = impl.mogrify(operation, parameters)
         if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
             raise ValueError("a statement cannot contain NUL (0x00) characters")
         if self.raw.isexecuting():
@@ -383,6 +390,7 @@ cdef class Wire:
             # every connection of psycopg2 has the same callback, with itself as argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
             self.native = True
+            self.plain = quotes_plainly(self.raw)
         self._watch()
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
