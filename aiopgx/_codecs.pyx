@@ -44,6 +44,7 @@ cdef extern from *:
             unsigned char high = (a & 15) + 9 * (a >> 6 & 1), low = (b & 15) + 9 * (b >> 6 & 1);
             wrong |= a ^ (unsigned char)(high + (high > 9 ? 0x57 : 0x30));
             wrong |= b ^ (unsigned char)(low + (low > 9 ? 0x57 : 0x30));
+            wrong |= (high | low) & 0xf0;           /* "g" is no digit of value 16 */
             out[i] = (unsigned char)(high << 4 | low);
         }
         return wrong == 0;

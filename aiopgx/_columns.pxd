@@ -13,7 +13,8 @@ cdef class Columns:
     cdef object cursor
     cdef tuple casters
     cdef dict null_casters
-    cdef bint zoned
+    cdef bint zoned             # values depend on the cursor's tzinfo_factory
+    cdef bint atomic            # no value can ever refer to its row: nothing for the collector
 
     @staticmethod
     cdef Columns of(PGresult *res, object raw, object cursor)

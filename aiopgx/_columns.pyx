@@ -201,6 +201,7 @@ cdef class Columns:
         if self.columns == NULL:
             raise MemoryError
         self.cursor = cursor
+        self.atomic = True
         self.choose_text(raw)
         of_cursor, of_connection = cursor.string_types, raw.string_types
         of_all = psycopg2._psycopg.string_types
@@ -213,6 +214,8 @@ cdef class Columns:
             choose_decoder(column, caster)
             if has_clock(column.decode) or has_clock(column.element):
                 self.zoned = True
+            if not column.shared and column.decode != decode_bool:
+                self.atomic = False
         self.casters = tuple(casters)
         return self
 

@@ -37,5 +37,5 @@ cdef class Result:
     cdef int settled_shape(self) except -2
     cdef object record_type(self)
     cdef tuple names(self)
-    cdef object dict_row(self, values)
-    cdef object real_dict_row(self, values)
+    cdef object dict_row(self, tuple values)
+    cdef object real_dict_row(self, tuple values)

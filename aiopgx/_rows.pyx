@@ -4,7 +4,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM, PyList_SetSlice
 from cpython.long cimport PyLong_AsLong
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New
+from cpython.tuple cimport PyTuple_New
 from libc.limits cimport INT_MAX, INT_MIN
 from libc.stdlib cimport atol
 from libc.string cimport strlen
@@ -24,12 +24,11 @@ from ._structs cimport give_result, is_closed, take_result
 cdef extern from *:
     """
     #define aiopgx_items(row) (((PyTupleObject *)(row))->ob_item)
-    #define aiopgx_alloc(type, size) (((PyTypeObject *)(type))->tp_alloc((PyTypeObject *)(type), size))
     """
     PyObject **aiopgx_items(object row)
-    object aiopgx_alloc(object cls, Py_ssize_t size)
 
 cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void *)
     int PyODict_SetItem(object, object, object) except -1
     int PyObject_GenericSetAttr(object, object, object) except -1
 
@@ -198,24 +197,25 @@ cdef class Result:
 
     cdef object row(self, int shape):
         """The row at the position, which moves on even if this raises."""
-        cdef Py_ssize_t i
         cdef int number = <int>self.position
-        cdef object values
+        cdef tuple values
         if number >= self.rows:
             raise psycopg2.ProgrammingError("a typecaster moved the cursor that it works for")
         self.position = number + 1
-        if shape == SHAPE_NAMED_TUPLE:
-            values = aiopgx_alloc(self.record, self.columns.count)
-        else:
-            values = PyTuple_New(self.columns.count)
+        values = PyTuple_New(self.columns.count)
         self.columns.decode_row(self.res, number, aiopgx_items(values))
+        if self.columns.atomic:
+            PyObject_GC_UnTrack(<void *>values)
         if shape == SHAPE_DICT_ROW:
             return self.dict_row(values)
         if shape == SHAPE_REAL_DICT:
             return self.real_dict_row(values)
+        if shape == SHAPE_NAMED_TUPLE:
+            arguments = (values,)
+            return (<PyTypeObject *>tuple).tp_new(self.record, <PyObject *>arguments, NULL)
         return values
 
-    cdef object dict_row(self, values):
+    cdef object dict_row(self, tuple values):
         if self.index is None:
             self.index = OrderedDict((name, i) for i, name in enumerate(self.names()))
         row = (<PyTypeObject *>DictRow).tp_new(DictRow, <PyObject *>no_arguments, NULL)
@@ -223,12 +223,12 @@ cdef class Result:
         PyObject_GenericSetAttr(row, "_index", self.index)
         return row
 
-    cdef object real_dict_row(self, values):
+    cdef object real_dict_row(self, tuple values):
         cdef tuple names = self.names()
         cdef Py_ssize_t i
         row = (<PyTypeObject *>RealDictRow).tp_new(RealDictRow, <PyObject *>no_arguments, NULL)
         for i in range(len(names)):
-            PyODict_SetItem(row, names[i], (<tuple>values)[i])
+            PyODict_SetItem(row, names[i], values[i])
         if not names:
             # psycopg2 never gets to the last column, where it would remove its own entry
             PyODict_SetItem(row, RealDictRow, [])
@@ -324,7 +324,7 @@ cdef class Result:
             return
         if self.fetching:
             raise RuntimeError("the result is being fetched")
-        give_to_factory(impl, self.shape)
+        give_to_factory(impl, shape_of(type(impl)))
         fields = (self.count, self.position, self.lastrowid, self.description,
                   self.statusmessage, self.sent)
         if self.columns is None:

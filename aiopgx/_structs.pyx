@@ -77,7 +77,7 @@ cdef bint _casters_known() except -1:
 
 
 casters_known = _casters_known()
-cursors_known = _same(CursorType, sizeof(CursorStruct), {
+cursors_known = pq.libVersion != 0 and _same(CursorType, sizeof(CursorStruct), {
     "connection": cursor_conn, "rowcount": cursor_rowcount, "arraysize": cursor_arraysize,
     "itersize": cursor_itersize, "rownumber": cursor_row, "description": cursor_description,
     "statusmessage": cursor_pgstatus, "lastrowid": cursor_lastoid, "typecaster": cursor_caster,
