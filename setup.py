@@ -27,7 +27,8 @@ if sanitize:
     compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
     link_args += ["-fsanitize=address,undefined"]
 if trace:
-    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    macros += [("CYTHON_USE_SYS_MONITORING", "0")]
 
 extensions = [
     Extension(

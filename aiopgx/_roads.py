@@ -28,10 +28,9 @@ class Capabilities:
     async_cancel: bool
 
     def __str__(self) -> str:
-        roads = (("native", self.native), ("psycopg2", True))
-        lines = [f"{name + ' road':<15}{'open' if is_open else 'closed'}" for name, is_open in roads]
-        lines[0] += f" ({self.reason})"
-        lines += [
+        lines = [
+            f"{'native road':<15}{'open' if self.native else 'closed'} ({self.reason})",
+            f"{'psycopg2 road':<15}open",
             f"{'libpq':<15}{_libpq_name(self.libpq_version)}",
             f"{'psycopg2':<15}{self.psycopg2_version}",
             f"{'direct rows':<15}{'yes' if self.direct_rows else 'no'}",

@@ -10,7 +10,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 from psycopg2.sql import Composable
 
-from ._rows import Result, shape_of
+from ._rows import SHAPE_FOREIGN, Result, shape_of
 from .log import logger
 from .transaction import (
     IsolationLevel,
@@ -22,8 +22,6 @@ from .utils import _ContextManager
 
 if TYPE_CHECKING:
     from .connection import Connection
-
-_FOREIGN = -1  # the shape of rows that psycopg2 makes itself
 
 
 class Cursor:
@@ -49,7 +47,7 @@ class Cursor:
         self._psycopg = impl
         # What rows and attributes are read from: a Result of the native road, else psycopg2.
         self._result: Any = impl
-        self._shape = shape_of(type(impl)) if self._wire.native else _FOREIGN
+        self._shape = shape_of(type(impl)) if self._wire.native else SHAPE_FOREIGN
         self._timeout = timeout
         self._echo = echo
         self._isolation_level = isolation_level
@@ -83,7 +81,7 @@ class Cursor:
             timeout = self._timeout
         waiter = None
         try:
-            if self._shape != _FOREIGN:
+            if self._shape != SHAPE_FOREIGN:
                 waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
                 self._result = await waiter
             else:
@@ -265,7 +263,7 @@ class Cursor:
         if isinstance(self._result, Result):
             self._result.hand_over(self._psycopg)
             self._result = self._psycopg
-        self._shape = _FOREIGN
+        self._shape = SHAPE_FOREIGN
         return self._psycopg
 
     _impl = raw

@@ -1,0 +1,42 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from .utils import ClosableQueue
+
+native_road: bool
+
+class Wire:
+    def __init__(
+        self,
+        raw: Any,
+        loop: asyncio.AbstractEventLoop,
+        queue: asyncio.Queue[Any],
+        notifies: ClosableQueue,
+    ) -> None: ...
+    @property
+    def raw(self) -> Any: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def native(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def busy(self) -> bool: ...
+    @property
+    def forked(self) -> bool: ...
+    def check(self, caller: str) -> None: ...
+    def connect(self, timeout: float | None) -> asyncio.Future[None]: ...
+    def execute(
+        self,
+        impl: Any,
+        shape: int,
+        operation: Any,
+        parameters: Any,
+        timeout: float | None,
+    ) -> asyncio.Future[Any]: ...
+    def execute_foreign(
+        self, start: Callable[[], Any], timeout: float | None
+    ) -> asyncio.Future[None]: ...
+    def close(self) -> None: ...

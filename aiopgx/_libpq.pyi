@@ -1,0 +1,4 @@
+libpq_version: int
+direct_rows: bool
+async_cancel: bool
+why_not: str | None

@@ -1,0 +1,3 @@
+from typing import Any
+
+def merged(operation: Any, parameters: Any) -> bytes | None: ...
