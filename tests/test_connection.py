@@ -277,23 +277,18 @@ async def test_first_host_is_dead(ours, params):
         assert conn.raw.info.host == host
 
 
-async def test_first_host_hangs_up(ours, params):
+async def test_first_host_is_starting_up(ours, params):
     async def serve(reader, writer):
-        await reader.read(1)
+        await reader.read(4096)
+        writer.write(error_response("FATAL", "57P03", "the database system is starting up"))
 
     host = params.pop("host")
     port = params.pop("port")
-    async with (
-        listener(serve) as bad,
-        ours.connect(
-            host=f"127.0.0.1,{host}",
-            port=f"{bad},{port}",
-            target_session_attrs="read-write",
-            timeout=5,
-            **params,
-        ) as conn,
-    ):
-        assert await fetch(conn, "SELECT 1") == [(1,)]
+    async with listener(serve) as other:
+        keywords = {"host": f"127.0.0.1,{host}", "port": f"{other},{port}", "sslmode": "disable"}
+        async with ours.connect(timeout=5, **keywords, **params) as conn:
+            assert await fetch(conn, "SELECT 1") == [(1,)]
+            assert conn.raw.info.port == int(port)
 
 
 async def test_localhost(ours, params):

@@ -129,17 +129,18 @@ async def test_other_thread(ours, connect, loop_kind):
     conn = await connect()
     cursor = await conn.cursor()
 
+    async def execute():
+        await cursor.execute("SELECT 1")
+
     def use():
         loop = new_loop(loop_kind)
         try:
-            return loop.run_until_complete(
-                asyncio.gather(cursor.execute("SELECT 1"), return_exceptions=True)
-            )
+            loop.run_until_complete(execute())
         finally:
             shut_down(loop)
 
-    (error,) = await asyncio.wait_for(asyncio.to_thread(use), 10)
-    assert type(error) is RuntimeError
+    with pytest.raises(RuntimeError, match="loop"):
+        await asyncio.wait_for(asyncio.to_thread(use), 10)
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
 

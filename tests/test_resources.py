@@ -69,9 +69,9 @@ async def test_dropped_by_reference_count(ours, dsn, loop_errors, no_gc):
     async with conn.cursor() as cursor:
         await cursor.execute("SELECT generate_series(1, 10)")
         await cursor.fetchone()
-    with pytest.raises(psycopg2.errors.DivisionByZero) as info:
+    with contextlib.suppress(psycopg2.errors.DivisionByZero):
         await fetch(conn, "SELECT 1/0")
-    del cursor, info
+    del cursor
     with pytest.warns(ResourceWarning, match=UNCLOSED):
         del conn
     loop_errors.clear()
