@@ -10,6 +10,7 @@ from cpython.dict cimport PyDict_Check, PyDict_GetItem
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.string cimport memcmp
 
 import datetime
@@ -63,6 +64,7 @@ cdef object UNUSUAL = Ellipsis          # as decoders say it
 cdef object timezone = datetime.timezone
 cdef object loads = json.loads
 cdef object new_array_type = psycopg2.extensions.new_array_type
+cdef dict string_types = psycopg2._psycopg.string_types
 cdef object default_caster = psycopg2._psycopg.UNICODE  # psycopg2's own has no name in Python
 
 
@@ -195,32 +197,31 @@ cdef class Columns:
         cdef Columns self = Columns.__new__(Columns)
         cdef Py_ssize_t i
         cdef Column *column
-        cdef list casters = []
         self.count = pq.nfields(res)
         self.columns = <Column *>PyMem_Calloc(max(self.count, 1), sizeof(Column))
         if self.columns == NULL:
             raise MemoryError
         self.cursor = cursor
+        self.casters = PyTuple_New(self.count)
         self.atomic = True
         self.choose_text(raw)
         of_cursor, of_connection = cursor.string_types, raw.string_types
-        of_all = psycopg2._psycopg.string_types
         for i in range(self.count):
             column = &self.columns[i]
             column.context = &self.context
             column.size = -1
-            caster = find_caster(pq.ftype(res, <int>i), of_cursor, of_connection, of_all)
-            casters.append(caster)
+            caster = find_caster(pq.ftype(res, <int>i), of_cursor, of_connection)
+            Py_INCREF(caster)
+            PyTuple_SET_ITEM(self.casters, i, caster)
             choose_decoder(column, caster)
             if has_clock(column.decode) or has_clock(column.element):
                 self.zoned = True
             if not column.shared and column.decode != decode_bool:
                 self.atomic = False
-        self.casters = tuple(casters)
         return self
 
     cdef int choose_text(self, raw) except -1:
-        encoding = raw.encoding
+        cdef str encoding = raw.encoding
         if encoding == "UTF8":
             self.context.text = decode_utf8
         elif encoding == "LATIN1":
@@ -315,7 +316,7 @@ cdef inline void remember(Column *column, const char *text, Py_ssize_t size, PyO
     Py_XDECREF(above)
 
 
-cdef object find_caster(unsigned int oid, of_cursor, of_connection, of_all):
+cdef object find_caster(unsigned int oid, of_cursor, of_connection):
     cdef object key = oid
     cdef PyObject *caster       # borrowed from the dict
     if of_cursor is not None and PyDict_Check(of_cursor):
@@ -324,5 +325,5 @@ cdef object find_caster(unsigned int oid, of_cursor, of_connection, of_all):
             return <object>caster
     caster = PyDict_GetItem(of_connection, key)
     if caster == NULL:
-        caster = PyDict_GetItem(of_all, key)
+        caster = PyDict_GetItem(string_types, key)
     return <object>caster if caster != NULL else default_caster
