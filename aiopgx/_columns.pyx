@@ -276,7 +276,7 @@ cdef class Columns:
                     Py_DECREF(UNUSUAL)
                     out[i] = NULL
                     out[i] = new_reference(self.ask_caster(i, text, size))
-                elif column.shared:
+                elif column.shared and not is_nan(text, size):
                     remember(column, text, size, out[i])
             column += 1
         return 0
@@ -305,6 +305,11 @@ cdef inline PyObject *new_reference(object value) noexcept:
 cdef inline bint same(const char *a, const char *b, Py_ssize_t size) noexcept:
     # numbers and keys that follow each other differ at their end
     return size == 0 or (a[size - 1] == b[size - 1] and memcmp(a, b, size) == 0)
+
+
+cdef inline bint is_nan(const char *text, Py_ssize_t size) noexcept:
+    # one NaN in two rows would make the rows equal
+    return size == 3 and memcmp(text, b"NaN", 3) == 0
 
 
 cdef inline void remember(Column *column, const char *text, Py_ssize_t size, PyObject *value):

@@ -469,6 +469,12 @@ def test_equal_neighbours_are_one_object(conn, scene):
     ]  # fmt: skip
 
 
+def test_nan_is_not_equal_to_the_one_above(conn, scene):
+    scene.execute("SELECT 'NaN'::float8, 'NaN'::numeric FROM generate_series(1, 2)")
+    above, below = take(scene).fetchall()
+    assert above != below
+
+
 def test_what_can_be_changed_is_not_shared(conn, scene):
     scene.execute("SELECT '{}'::json, ARRAY[1], '\\x61'::bytea FROM generate_series(1, 2)")
     above, below = take(scene).fetchall()
