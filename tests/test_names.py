@@ -1,5 +1,6 @@
 """Every name of aiopg is here, with the same signature and of the same kind."""
 
+import asyncio
 import importlib
 import inspect
 import logging
@@ -97,8 +98,14 @@ def assert_same_bases(theirs, ours):
             assert issubclass(ours, base)
 
 
+def is_coroutine_function(function):
+    """As unittest.mock asks before it makes an AsyncMock."""
+    ask = inspect if sys.version_info >= (3, 12) else asyncio
+    return ask.iscoroutinefunction(function)
+
+
 def assert_same_callable(name, theirs, ours):
-    assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(theirs)
+    assert is_coroutine_function(ours) == is_coroutine_function(theirs)
     if name not in MORE:
         assert_same_signature(inspect.signature(theirs), inspect.signature(ours))
 
