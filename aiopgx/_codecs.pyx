@@ -564,6 +564,7 @@ cdef object read_escaped(Column *column, const char **position, const char *end)
         if text == end:
             return UNUSUAL
         position[0] = text + 1
+        plain[size] = 0         # where a number ends
         return column.element(column, plain, size)
     finally:
         PyMem_Free(plain)

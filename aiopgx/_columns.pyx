@@ -1,7 +1,7 @@
 """Columns: which decoder makes the values of each column of a result.
 
-The typecaster of a column is looked up as psycopg2 does it, at each execution. For one that psycopg2
-ships there is a native decoder; any other is called as psycopg2 calls it.
+The typecaster of a column is looked up as psycopg2 does it, at each execution. For one that
+psycopg2 ships there is a native decoder; any other is called as psycopg2 calls it.
 """
 
 cimport cython
@@ -27,7 +27,6 @@ from ._codecs cimport (
     ZONE_NATIVE,
     ZONE_NONE,
     Column,
-    Context,
     Decoder,
     Zone,
     decode_array,
