@@ -122,7 +122,10 @@ cdef int cancel_query(PGconn *conn, object loop) except -1:
 
 
 def cancel_and_close(raw):
-    """The same without libpq's functions: psycopg2 cancels, then closes, in a thread."""
+    """The same without libpq's functions: psycopg2 cancels, then closes, in a thread.
+
+    Its cancel() holds the GIL while it talks to the server, so this is for want of better.
+    """
     def work():
         try:
             raw.cancel()

@@ -384,9 +384,10 @@ cdef class Wire:
 
     cdef int _connected(self) except -1:
         global _psycopg2_notice
-        if _native:
+        if pq.libVersion:
             self.conn = <PGconn *>PyCapsule_GetPointer(
                 self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
+        if _native:
             # every connection of psycopg2 has the same callback, with itself as argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
             self.native = True

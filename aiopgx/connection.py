@@ -195,9 +195,7 @@ class Connection:
             impl = self._conn.cursor()
         else:
             factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
-            impl = self._conn.cursor(
-                name=name, scrollable=scrollable, withhold=withhold, **factory
-            )
+            impl = self._conn.cursor(name=name, scrollable=scrollable, withhold=withhold, **factory)
         return Cursor(self, impl, timeout, self._echo, isolation_level)
 
     def execute(
@@ -211,9 +209,7 @@ class Connection:
 
         See `Cursor.execute()`. New in aiopgx.
         """
-        return _ContextManager[Cursor](
-            self._execute(operation, parameters, timeout), _close_cursor
-        )
+        return _ContextManager[Cursor](self._execute(operation, parameters, timeout), _close_cursor)
 
     async def _execute(self, operation: Any, parameters: Any, timeout: float | None) -> Cursor:
         cursor = await self.cursor()
@@ -256,7 +252,7 @@ class Connection:
             wire = self._wire
         except AttributeError:
             return  # psycopg2 refused the arguments
-        if wire.forked or self._conn.closed:
+        if wire.forked or wire.closed or self._conn.closed:
             return
         wire.close()
         warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, stacklevel=1)
