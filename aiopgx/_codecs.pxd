@@ -25,6 +25,7 @@ cdef struct Column:
     Py_ssize_t size             # of the value above, -1 if there is none
     const char *text            # of the value above: lives in the PGresult
     PyObject *value             # made from it; owned
+    unsigned int misses         # values in a row that differed from the remembered one
 
 cdef object decode_utf8(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size)

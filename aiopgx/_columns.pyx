@@ -269,14 +269,17 @@ cdef class Columns:
                 out[i] = new_reference(self.ask_caster(i, text, size))
             elif size == column.size and same(text, column.text, size):
                 out[i] = new_reference(<object>column.value)
+                column.misses = 0
             else:
                 out[i] = (<OwnedDecoder>column.decode)(column, text, size)
                 if out[i] == <PyObject *>UNUSUAL:
                     Py_DECREF(UNUSUAL)
                     out[i] = NULL
                     out[i] = new_reference(self.ask_caster(i, text, size))
-                elif column.shared and not is_nan(text, size):
-                    remember(column, text, size, out[i])
+                elif column.shared:
+                    column.misses += 1
+                    if worth_it(column.misses) and not is_nan(text, size):
+                        remember(column, text, size, out[i])
             column += 1
         return 0
 
@@ -304,6 +307,11 @@ cdef inline PyObject *new_reference(object value) noexcept:
 cdef inline bint same(const char *a, const char *b, Py_ssize_t size) noexcept:
     # numbers and keys that follow each other differ at their end
     return size == 0 or (a[size - 1] == b[size - 1] and memcmp(a, b, size) == 0)
+
+
+cdef inline bint worth_it(unsigned int misses) noexcept:
+    """Where neighbours are never equal, only now and then a value is worth remembering."""
+    return misses < 16 or misses % 16 == 0
 
 
 cdef inline bint is_nan(const char *text, Py_ssize_t size) noexcept:
