@@ -659,6 +659,19 @@ async def test_terminate_during_a_connect(ours, make, backend):
     assert (backend.connecting, backend.alive) == (0, 0)
 
 
+async def test_terminate_during_a_connect_nobody_waits_for(ours, make, backend):
+    pool = await make(maxsize=2)
+    conn = await pool.acquire()
+    backend.gate()
+    task = await started(pool.acquire())
+    pool.release(conn)
+    assert await task is conn
+    pool.terminate()
+    await asyncio.wait_for(pool.wait_closed(), 1)
+    assert (backend.connecting, pool.size) == (0, 0)
+    pool.release(conn)
+
+
 async def test_terminate_between_hand_over_and_wake_up(ours, make):
     pool = await make(maxsize=1)
     conn = await pool.acquire()
