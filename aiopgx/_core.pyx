@@ -1,6 +1,9 @@
 """Wire: one PGconn driven by an event loop.
 
-A request is sent at once and answered through a future. What is legal where:
+A request is sent at once and answered through a future. It gives a list, out of which the caller
+takes what was asked for, or the exception to raise: a future that raised it would keep it and its
+frames alive, and a dropped connection open, until the task waits again.
+What is legal where:
 
     state       execute   socket readable              becomes
     CONNECTING  refused   psycopg2's poll()            IDLE
@@ -23,7 +26,7 @@ import threading
 from asyncio import _get_running_loop
 
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, Notify
+from psycopg2.extensions import POLL_OK, POLL_WRITE, TRANSACTION_STATUS_ACTIVE, Notify
 
 from ._cancel import cancel_and_close
 
@@ -114,6 +117,12 @@ native_road = bool(pq.libVersion and layout_known) and os.environ.get("AIOPGX_RO
 cdef bint _native = native_road
 
 
+cdef int check_timeout(timeout) except -1:
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    return 0
+
+
 cdef class Wire:
     """Drives one psycopg2 connection on one event loop.
 
@@ -166,7 +175,8 @@ cdef class Wire:
 
     @property
     def closed(self):
-        return self.state == CLOSED
+        """psycopg2's `closed`, 0 while the connection is open."""
+        return self.raw.closed or <int>(self.state == CLOSED)
 
     @property
     def busy(self):
@@ -193,18 +203,20 @@ cdef class Wire:
                 f"is already waiting for incoming data")
 
     def connect(self, timeout):
-        """Start the connection's dialogue; the future gets None when it can be used."""
+        """Start the connection's dialogue; the future gets [None] or [an exception]."""
         self.check("connect")
+        check_timeout(timeout)
         waiter = self._wait(CONNECTING, timeout)
         self._on_connecting()
         return waiter
 
     def execute(self, impl, int shape, operation, parameters, timeout):
-        """Send one statement on the native road; the future gets its Result. After check().
+        """Send one statement on the native road; the future gets [its Result]. After check().
 
         psycopg2 adapts the parameters, so that the text is what it would have sent.
         """
         cdef bytes query = None
+        check_timeout(timeout)
         if is_closed(impl) or self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
         if parameters is None:
@@ -230,11 +242,12 @@ cdef class Wire:
         self._flush()
         return waiter
 
-    def execute_foreign(self, start, timeout):
-        """Let psycopg2 execute: call `start`, drive poll(). The future gets None. After check()."""
+    def execute_foreign(self, start, operation, parameters, timeout):
+        """Let psycopg2 execute: call `start`, drive poll(). The future gets [None]. After check()."""
         if self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
-        start()
+        check_timeout(timeout)
+        start(operation, parameters)
         waiter = self._wait(FOREIGN, timeout)
         self._poll()
         return waiter
@@ -310,7 +323,7 @@ cdef class Wire:
     cdef int _time_out(self) except -1:
         self.deadline = NEVER
         if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_exception(asyncio.TimeoutError())
+            self.waiter.set_result([asyncio.TimeoutError()])
         return 0
 
     cdef object _done(self):
@@ -325,7 +338,7 @@ cdef class Wire:
     cdef int _fail(self, error) except -1:
         waiter = self._done()
         if waiter is not None:
-            waiter.set_exception(error)
+            waiter.set_result([error])
         return 0
 
     # The socket
@@ -395,7 +408,7 @@ cdef class Wire:
         self._watch()
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
-        self._done().set_result(None)
+        self._done().set_result([None])
         return 0
 
     def _on_readable(self):
@@ -430,16 +443,21 @@ cdef class Wire:
         except BaseException as error:
             if self.raw.closed:
                 self._lost(error)
+            elif self.raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE \
+                    and not self.raw.isexecuting():
+                self._fail(error)   # psycopg2 leaves a COPY unfinished
+                self.close()
             elif not self.raw.isexecuting():
                 self._want_write(False)
                 self._fail(error)
             return 0
-        self._pass_notifies()
-        self._want_write(wanted == POLL_WRITE)
         if wanted == POLL_OK and self.state == FOREIGN:
             waiter = self._done()
             if waiter is not None:
-                waiter.set_result(None)
+                waiter.set_result([None])
+            self._show_notices()    # those behind the result
+        self._pass_notifies()
+        self._want_write(wanted == POLL_WRITE)
         return 0
 
     cdef int _read(self) except -1:
@@ -514,16 +532,16 @@ cdef class Wire:
             if res != NULL:
                 pq.clear(res)
             if waiter is not None:
-                waiter.set_exception(psycopg2.ProgrammingError(copy_error))
+                waiter.set_result([psycopg2.ProgrammingError(copy_error)])
             return 0
         try:
             result = self._outcome(res, impl, query)
         except BaseException as error:
-            waiter.set_exception(error)
+            waiter.set_result([error])
             if pq.status(self.conn) == CONNECTION_BAD:
                 self._lost(error)
         else:
-            waiter.set_result(result)
+            waiter.set_result([result])
         return 0
 
     cdef object _outcome(self, PGresult *res, impl, query):

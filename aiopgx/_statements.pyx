@@ -108,7 +108,8 @@ cdef bint quotes_plainly(object raw) except -1:
     return raw.encoding == "UTF8" and quoted.getquoted() == b"'a'"
 
 
-# The text under construction: one for the process, since nothing here lets go of the GIL.
+# The text under construction: one for the process, since nothing here lets go of the GIL. Very
+# long texts are psycopg2's: what was needed once is kept for ever.
 cdef char *_buffer = NULL
 cdef Py_ssize_t _room = 0
 
@@ -230,6 +231,8 @@ cdef Py_ssize_t add_str(Py_ssize_t used, object parameter) except -1:
     if not PyUnicode_IS_ASCII(parameter):
         return 0
     size = PyUnicode_GET_LENGTH(parameter)
+    if size > MAX_TEXT:
+        return 0
     text = PyUnicode_DATA(parameter)
     out = reserve(used, 2 * size + 2)
     out[0] = c"'"

@@ -45,6 +45,7 @@ __all__ = (
     "SerializableCompiler",
     "Transaction",
     "connect",
+    "disconnect",
 )
 
 TIMEOUT = 60.0
@@ -78,11 +79,12 @@ def connect(
         enable_json=enable_json,
         **kwargs,
     )
-    return _ContextManager[Connection](connection, _disconnect)
+    return _ContextManager[Connection](connection, disconnect)
 
 
-async def _disconnect(connection: "Connection") -> None:
-    await connection.close()
+async def disconnect(c: "Connection") -> None:
+    """Close a connection."""
+    await c.close()
 
 
 class Connection:
@@ -127,7 +129,9 @@ class Connection:
 
     async def _connect(self) -> "Connection":
         try:
-            await self._wire.connect(self._timeout)
+            error = (await self._wire.connect(self._timeout)).pop()
+            if error is not None:
+                raise error
             if self._enable_json:
                 psycopg2.extras.register_default_json(self._conn)
             if self._enable_uuid:
@@ -136,6 +140,7 @@ class Connection:
                 oids, array_oids = await self._get_oids()
                 psycopg2.extras.register_hstore(self._conn, oid=oids, array_oid=array_oids)
         except BaseException:
+            error = None  # an exception must not hold itself, by way of this frame
             self.close()
             raise
         return self
@@ -234,7 +239,7 @@ class Connection:
     @property
     def closed(self) -> int:
         """0 while the connection is open, else not 0."""
-        return int(self._conn.closed or self._wire.closed)
+        return self._wire.closed
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -252,7 +257,7 @@ class Connection:
             wire = self._wire
         except AttributeError:
             return  # psycopg2 refused the arguments
-        if wire.forked or wire.closed or self._conn.closed:
+        if wire.forked or wire.closed:
             return
         wire.close()
         warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, stacklevel=1)

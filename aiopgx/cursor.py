@@ -79,21 +79,22 @@ class Cursor:
             logger.info("%r", parameters)
         if timeout is None:
             timeout = self._timeout
-        waiter = None
+        if self._shape == SHAPE_FOREIGN:
+            _refuse_nul(operation, self._psycopg)
+            await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
+            return
+        waiter = outcome = None
         try:
-            if self._shape != SHAPE_FOREIGN:
-                waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
-                self._result = await waiter
-            else:
-                _refuse_nul(operation, self._psycopg)
-                self._result = self._psycopg
-                waiter = wire.execute_foreign(
-                    lambda: self._psycopg.execute(operation, parameters), timeout
-                )
-                await waiter
+            waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
+            outcome = (await waiter).pop()
+            if type(outcome) is not Result:
+                raise outcome
+            self._result = outcome
         except BaseException as exc:
             self._failed(exc, waiter)
             raise
+        finally:
+            del waiter, outcome  # an exception must not hold itself, by way of this frame
 
     async def executemany(
         self,
@@ -142,18 +143,26 @@ class Cursor:
         if self._echo:
             logger.info("CALL %s", procname)
             logger.info("%r", parameters)
-        waiter = None
+        if timeout is None:
+            timeout = self._timeout
+        _refuse_nul(procname, self._psycopg)
+        await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout)
+
+    async def _execute_foreign(
+        self, start: Any, operation: Any, parameters: Any, timeout: float | None
+    ) -> None:
+        waiter = error = None
         try:
-            _refuse_nul(procname, self._psycopg)
             self._result = self._psycopg
-            waiter = self._wire.execute_foreign(
-                lambda: self._psycopg.callproc(procname, parameters),
-                self._timeout if timeout is None else timeout,
-            )
-            await waiter
+            waiter = self._wire.execute_foreign(start, operation, parameters, timeout)
+            error = (await waiter).pop()
+            if error is not None:
+                raise error
         except BaseException as exc:
             self._failed(exc, waiter)
             raise
+        finally:
+            del waiter, error  # as above
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
