@@ -45,6 +45,9 @@ from aiopgx.tools import server
 IMPLEMENTATIONS = ["aiopg", "aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
+# Seconds for the coroutine of a test. pytest-timeout's signal does not wake up uvloop.
+LIMIT = 50
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "all_loops: run on asyncio, its debug mode and uvloop")
@@ -86,7 +89,7 @@ class Runner:
 
     async def _main(self, test, kwargs):
         async with self.stack:
-            await test(**kwargs)
+            await asyncio.wait_for(test(**kwargs), LIMIT)
 
 
 @pytest.fixture

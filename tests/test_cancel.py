@@ -338,6 +338,20 @@ async def test_killed_while_busy(connect, side):
     await until(lambda: conn.closed, 0.5)
 
 
+@pytest.mark.all_loops
+@pytest.mark.parametrize("delay", [0, 0.001, 0.003, 0.02])
+async def test_killed_just_before_a_query(connect, side, delay):
+    """The server's last words and the end of the stream are here, unread, when we send."""
+    for _ in range(5):
+        conn = await connect(enable_hstore=False)
+        cursor = await conn.cursor()
+        terminate(side, await conn.get_backend_pid())
+        time.sleep(delay)  # noqa: ASYNC251 - the loop must not see it
+        with pytest.raises(psycopg2.OperationalError):
+            await asyncio.wait_for(cursor.execute("SELECT 1"), 2)
+        assert conn.closed
+
+
 async def test_killed_by_its_own_query(connect):
     conn = await connect()
     with pytest.raises(psycopg2.OperationalError):

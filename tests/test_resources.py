@@ -274,7 +274,7 @@ async def growth(ask, times=300):
         (None, "SELECT %s", ()),
     ],
 )
-async def test_queries_leave_no_memory(connect, factory, sql, parameters):
+async def test_queries_leave_no_memory(ours, connect, factory, sql, parameters):
     conn = await connect()
 
     async def ask(times):
@@ -287,7 +287,7 @@ async def test_queries_leave_no_memory(connect, factory, sql, parameters):
     assert await growth(ask) < 100
 
 
-async def test_notices_and_notifies_leave_no_memory(connect):
+async def test_notices_and_notifies_leave_no_memory(ours, connect):
     conn = await connect()
     cursor = await conn.cursor()
     await cursor.execute("LISTEN news")
