@@ -650,13 +650,17 @@ async def test_copy_statement_in_execute(cursor, statement, text):
 
 
 @pytest.mark.parametrize(("statement", "text"), COPY)
-async def test_connection_survives_copy_in_execute(ours, cursor, statement, text):
+async def test_connection_after_copy_in_execute(ours, cursor, statement, text):
+    """Usable, or honestly closed where psycopg2 leaves the COPY unfinished; aiopg's is stuck."""
     cur = await cursor()
     await cur.execute("CREATE TEMP TABLE copied (i int)")
     with pytest.raises(psycopg2.ProgrammingError):
         await cur.execute(statement)
-    await cur.execute("SELECT count(*) FROM copied")
-    assert await cur.fetchone() == (0,)
+    if ours.capabilities().native:
+        await cur.execute("SELECT count(*) FROM copied")
+        assert await cur.fetchone() == (0,)
+    else:
+        assert cur.connection.closed
 
 
 # --- close, laziness, two at a time ---------------------------------------------------------------
