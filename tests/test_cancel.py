@@ -247,7 +247,7 @@ async def test_cancelled_transaction_is_rolled_back(connect, side):
             with pytest.raises(asyncio.TimeoutError):
                 async with cursor.begin():
                     await cursor.execute("INSERT INTO undone VALUES (1)")
-                    await cursor.execute("SELECT pg_sleep(1)", timeout=0.1)
+                    await cursor.execute("SELECT pg_sleep(0.4)", timeout=0.1)
             look.execute("SELECT count(*) FROM undone")
             assert look.fetchone() == (0,)
         finally:
