@@ -55,6 +55,19 @@ cdef extern from "Python.h":
     bint PyFunction_Check(object)
     PyObject *PyFunction_GetCode(object)        # borrowed
     PyObject *PyFunction_GetClosure(object)     # borrowed
+    void PyObject_GC_UnTrack(PyObject *)
+    PyObject *new_tuple "PyTuple_New"(Py_ssize_t) except NULL
+    void set_item "PyList_SET_ITEM"(PyObject *list, Py_ssize_t, PyObject *)
+
+cdef extern from *:
+    """
+    #define aiopgx_items(row) (((PyTupleObject *)(row))->ob_item)
+    """
+    PyObject **aiopgx_items(PyObject *row)
+
+# Values in a row that differ from the one above, after which a column is not watched any more.
+cdef enum:
+    MAX_MISSES = 32
 
 # A Decoder, which returns a reference that the caller owns.
 ctypedef PyObject *(*OwnedDecoder)(Column *column, const char *text, Py_ssize_t size) except NULL
@@ -203,6 +216,7 @@ cdef class Columns:
         self.cursor = cursor
         self.casters = PyTuple_New(self.count)
         self.atomic = True
+        self.native = pq.direct_rows
         self.choose_text(raw)
         of_cursor, of_connection = cursor.string_types, raw.string_types
         for i in range(self.count):
@@ -217,6 +231,8 @@ cdef class Columns:
                 self.zoned = True
             if not column.shared and column.decode != decode_bool:
                 self.atomic = False
+            if column.decode == NULL:
+                self.native = False
         return self
 
     cdef int choose_text(self, raw) except -1:
@@ -277,10 +293,49 @@ cdef class Columns:
                     out[i] = NULL
                     out[i] = new_reference(self.ask_caster(i, text, size))
                 elif column.shared:
-                    column.misses += 1
-                    if worth_it(column.misses) and not is_nan(text, size):
-                        remember(column, text, size, out[i])
+                    consider(column, text, size, out[i])
             column += 1
+        return 0
+
+    cdef int decode_tuples(self, PGresult *res, long *row, list rows) except -1:
+        """Fill `rows` with tuples; `row` moves on. For native columns and direct rows.
+
+        decode_row() for many rows, without its questions.
+        """
+        cdef Py_ssize_t r, i, size, count = self.count
+        cdef long number = row[0]           # what a tzinfo_factory may fetch is another matter
+        cdef bint atomic = self.atomic
+        cdef PGresAttValue *field
+        cdef PyObject *values
+        cdef PyObject **out
+        cdef Column *column
+        for r in range(len(rows)):
+            field = res.tuples[number]
+            number += 1
+            row[0] = number
+            values = new_tuple(count)
+            set_item(<PyObject *>rows, r, values)       # the list owns it
+            out = aiopgx_items(values)
+            column = self.columns
+            for i in range(count):
+                size = field.len
+                if size < 0:
+                    out[i] = new_reference(None)
+                elif size == column.size and same(field.value, column.text, size):
+                    out[i] = new_reference(<object>column.value)
+                    column.misses = 0
+                else:
+                    out[i] = (<OwnedDecoder>column.decode)(column, field.value, size)
+                    if out[i] == <PyObject *>UNUSUAL:
+                        Py_DECREF(UNUSUAL)
+                        out[i] = NULL
+                        out[i] = new_reference(self.ask_caster(<int>i, field.value, size))
+                    elif column.shared:
+                        consider(column, field.value, size, out[i])
+                field += 1
+                column += 1
+            if atomic:
+                PyObject_GC_UnTrack(values)
         return 0
 
     cdef object ask_caster(self, int i, const char *text, Py_ssize_t size):
@@ -309,23 +364,23 @@ cdef inline bint same(const char *a, const char *b, Py_ssize_t size) noexcept:
     return size == 0 or (a[size - 1] == b[size - 1] and memcmp(a, b, size) == 0)
 
 
-cdef inline bint worth_it(unsigned int misses) noexcept:
-    """Where neighbours are never equal, only now and then a value is worth remembering."""
-    return misses < 16 or misses % 16 == 0
-
-
 cdef inline bint is_nan(const char *text, Py_ssize_t size) noexcept:
     # one NaN in two rows would make the rows equal
     return size == 3 and memcmp(text, b"NaN", 3) == 0
 
 
-cdef inline void remember(Column *column, const char *text, Py_ssize_t size, PyObject *value):
+cdef inline void consider(Column *column, const char *text, Py_ssize_t size, PyObject *value):
+    """Remember a value for the rows below; give up where neighbours are never equal."""
     cdef PyObject *above = column.value
-    Py_INCREF(<object>value)
-    column.value = value
-    column.text = text
-    column.size = size
-    Py_XDECREF(above)
+    column.misses += 1
+    if column.misses > MAX_MISSES:
+        column.shared = False
+    elif not is_nan(text, size):
+        Py_INCREF(<object>value)
+        column.value = value
+        column.text = text
+        column.size = size
+        Py_XDECREF(above)
 
 
 cdef object find_caster(unsigned int oid, of_cursor, of_connection):

@@ -170,10 +170,13 @@ cdef class Result:
         rows = PyList_New(size)
         self.fetching += 1
         try:
-            for i in range(size):
-                row = self.row(shape)
-                Py_INCREF(row)
-                PyList_SET_ITEM(rows, i, row)
+            if shape == SHAPE_TUPLE and self.columns.native:
+                self.columns.decode_tuples(self.res, &self.position, rows)
+            else:
+                for i in range(size):
+                    row = self.row(shape)
+                    Py_INCREF(row)
+                    PyList_SET_ITEM(rows, i, row)
         finally:
             self.fetching -= 1
         if shape != self.shape:
