@@ -58,17 +58,17 @@ from ._structs cimport give_failure, is_closed
 cdef extern from *:
     """
     #ifdef _WIN32
-    static int aiopgx_more(int fd) { (void)fd; return 0; }
+    static int aiopgx_readable(int fd) { (void)fd; return 0; }
     #else
-    #include <sys/ioctl.h>
-    /* Whether the socket has more to read right now. */
-    static int aiopgx_more(int fd) {
-        int n = 0;
-        return ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+    #include <poll.h>
+    /* Whether the socket has more to read right now, if only its end. */
+    static int aiopgx_readable(int fd) {
+        struct pollfd p = {fd, POLLIN, 0};
+        return poll(&p, 1, 0) > 0;
     }
     #endif
     """
-    bint aiopgx_more(int fd)
+    bint aiopgx_readable(int fd)
 
 cdef enum State:
     CONNECTING
@@ -278,7 +278,7 @@ cdef class Wire:
             self.result = NULL
         if not self.loop.is_closed():
             error = psycopg2.OperationalError("Connection closed")
-            self._fail(error)
+            self._answer(error)
             self.notifies.close(error)
 
     cdef int _cancel_and_close(self) except -1:
@@ -335,10 +335,11 @@ cdef class Wire:
             self.state = IDLE
         return None if waiter is None or waiter.done() else waiter
 
-    cdef int _fail(self, error) except -1:
+    cdef int _answer(self, outcome) except -1:
+        """The request is over: None or a Result if it went well, else the exception."""
         waiter = self._done()
         if waiter is not None:
-            waiter.set_result([error])
+            waiter.set_result([outcome])
         return 0
 
     # The socket
@@ -382,7 +383,7 @@ cdef class Wire:
         try:
             wanted = self.raw.poll()
         except BaseException as error:
-            self._fail(error)
+            self._answer(error)
             return
         if wanted == POLL_OK:
             self._connected()
@@ -414,7 +415,7 @@ cdef class Wire:
     def _on_readable(self):
         if self.raw.closed:
             self._unwatch()         # closed behind our back
-            self._fail(psycopg2.OperationalError("Connection closed"))
+            self._answer(psycopg2.OperationalError("Connection closed"))
         elif self.state == BUSY:
             self._read()
         else:
@@ -437,27 +438,34 @@ cdef class Wire:
         return 0
 
     cdef int _poll(self) except -1:
-        """Let psycopg2 do what the socket is ready for."""
-        try:
-            wanted = self.raw.poll()
-        except BaseException as error:
-            if self.raw.closed:
-                self._lost(error)
-            elif self.raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE \
-                    and not self.raw.isexecuting():
-                self._fail(error)   # psycopg2 leaves a COPY unfinished
-                self.close()
-            elif not self.raw.isexecuting():
-                self._want_write(False)
-                self._fail(error)
-            return 0
-        if wanted == POLL_OK and self.state == FOREIGN:
-            waiter = self._done()
-            if waiter is not None:
-                waiter.set_result([None])
-            self._show_notices()    # those behind the result
-        self._pass_notifies()
+        """Let psycopg2 do what the socket is ready for, for as long as there is more."""
+        cdef int reads
+        for reads in range(MAX_READS):
+            try:
+                wanted = self.raw.poll()
+            except BaseException as error:
+                self._poll_failed(error)
+                return 0
+            if wanted == POLL_OK and self.state == FOREIGN:
+                self._answer(None)
+                self._show_notices()    # those behind the result
+            self._pass_notifies()
+            if wanted == POLL_WRITE or self.fd < 0 or not aiopgx_readable(self.fd):
+                break
         self._want_write(wanted == POLL_WRITE)
+        return 0
+
+    cdef int _poll_failed(self, error) except -1:
+        if self.raw.closed:
+            self._lost(error)
+        elif self.raw.isexecuting():
+            pass
+        elif self.raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE:
+            self._answer(error)         # psycopg2 leaves a COPY unfinished
+            self.close()
+        else:
+            self._want_write(False)
+            self._answer(error)
         return 0
 
     cdef int _read(self) except -1:
@@ -471,7 +479,7 @@ cdef class Wire:
                 self._lost(connection_error(self.conn, self.raw))
                 return 0
             finished = self._take_results()
-            if finished or not aiopgx_more(self.fd):
+            if finished or not aiopgx_readable(self.fd):
                 break
         if _noticed:
             self.noticed = True
@@ -608,6 +616,6 @@ cdef class Wire:
             pq.clear(self.result)
             self.result = NULL
         self.state = CLOSED
-        self._fail(error)
+        self._answer(error)
         self.notifies.close(error)
         return 0

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiopg
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
@@ -9,13 +10,13 @@ import pytest
 from support import fetch
 
 
-async def test_executemany_is_refused_by_aiopg(impl, connect):
-    if impl.__name__ != "aiopg":
-        pytest.skip("it works there")
-    cursor = await (await connect()).cursor()
+async def test_executemany_is_refused_by_aiopg(dsn):
+    conn = await aiopg.connect(dsn)
+    cursor = await conn.cursor()
     with pytest.raises(psycopg2.ProgrammingError) as info:
         await cursor.executemany("SELECT %s", [(1,)])
     assert str(info.value) == "executemany cannot be used in asynchronous mode"
+    await conn.close()
 
 
 @pytest.fixture
