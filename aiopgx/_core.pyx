@@ -83,6 +83,10 @@ cdef enum:
 
 cdef double NEVER = float("inf")
 
+# Seconds between looks at a connection that owes an answer: whoever closes the psycopg2 connection
+# itself takes the socket away, and no event tells us.
+cdef double LOOK = 1.0
+
 # Counts the forks above this process: a Wire made below another count is the parent's.
 cdef unsigned int _forks = 0
 
@@ -151,7 +155,7 @@ cdef class Wire:
     cdef int shape
     cdef bint noticed
     cdef PGresult *result           # owned
-    # one timer a connection, armed late and moved when it fires early
+    # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline
     cdef double timer_at
     cdef object timer
@@ -294,31 +298,37 @@ cdef class Wire:
     cdef object _wait(self, State state, timeout):
         self.state = state
         self.waiter = waiter = self.loop.create_future()
-        if timeout is not None:
-            self._arm(timeout)
+        if timeout is not None and timeout <= 0:
+            self._time_out()
+        else:
+            self._arm(self.loop.time(), NEVER if timeout is None else timeout)
         return waiter
 
-    cdef int _arm(self, double timeout) except -1:
-        if timeout <= 0:
-            self._time_out()
-            return 0
-        self.deadline = self.loop.time() + timeout
+    cdef int _arm(self, double now, double timeout) except -1:
+        self.deadline = now + timeout
         if self.timer is None or self.timer_at > self.deadline:
             if self.timer is not None:
                 self.timer.cancel()
-            self.timer_at = self.deadline
-            self.timer = self.loop.call_at(self.deadline, self._on_timer)
+            self._set_timer(now)
+        return 0
+
+    cdef int _set_timer(self, double now) except -1:
+        self.timer_at = min(self.deadline, now + LOOK)
+        self.timer = self.loop.call_at(self.timer_at, self._on_timer)
         return 0
 
     def _on_timer(self):
+        cdef double now
         self.timer = None
-        if self.deadline == NEVER or self.state == CLOSED:
+        if self.waiter is None or self.state == CLOSED:
             return
-        if self.loop.time() >= self.timer_at and self.deadline <= self.timer_at:
+        now = self.loop.time()
+        if self.raw.closed:
+            self._closed_elsewhere()
+        elif now >= self.deadline:
             self._time_out()
         else:
-            self.timer_at = self.deadline
-            self.timer = self.loop.call_at(self.deadline, self._on_timer)
+            self._set_timer(now)
 
     cdef int _time_out(self) except -1:
         self.deadline = NEVER
@@ -412,10 +422,15 @@ cdef class Wire:
         self._done().set_result([None])
         return 0
 
+    cdef int _closed_elsewhere(self) except -1:
+        """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
+        self._unwatch()
+        self._answer(psycopg2.OperationalError("Connection closed"))
+        return 0
+
     def _on_readable(self):
         if self.raw.closed:
-            self._unwatch()         # closed behind our back
-            self._answer(psycopg2.OperationalError("Connection closed"))
+            self._closed_elsewhere()
         elif self.state == BUSY:
             self._read()
         else:

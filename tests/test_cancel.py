@@ -445,3 +445,14 @@ async def test_execute_while_raw_is_busy(connect):
     await until(lambda: not conn.raw.isexecuting(), 2)
     await cursor.execute("SELECT 2")
     assert await cursor.fetchone() == (2,)
+
+
+@pytest.mark.all_loops
+async def test_raw_closed_during_a_query(ours, connect):
+    """Its socket tells nothing any more; aiopg waits until the timeout."""
+    conn = await connect()
+    task, _ = await busy(conn)
+    conn.raw.close()
+    with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
+        await asyncio.wait_for(task, 3)
+    assert conn.closed
