@@ -794,19 +794,3 @@ async def test_echo_of_parameters(cursor, caplog):
     with caplog.at_level(logging.INFO, logger="aiopg"):
         await cur.execute("SELECT %(a)s", {"a": 1})
     assert [record.getMessage() for record in caplog.records] == ["SELECT %(a)s", "{'a': 1}"]
-
-
-async def test_iteration_goes_through_a_replaced_fetchone(impl, connect, monkeypatch):
-    fetchone = impl.Cursor.fetchone
-
-    async def counted(cursor):
-        row = await fetchone(cursor)
-        seen.append(row)
-        return row
-
-    seen = []
-    cursor = await (await connect()).cursor()
-    await cursor.execute("SELECT generate_series(1, 2)")
-    monkeypatch.setattr(impl.Cursor, "fetchone", counted)
-    assert [row async for row in cursor] == [(1,), (2,)]
-    assert seen == [(1,), (2,), None]

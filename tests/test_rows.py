@@ -548,3 +548,19 @@ async def test_failing_typecaster(connect):
             await cursor.fetchall()
         await cursor.execute("SELECT 'fine'")
         assert await cursor.fetchone() == ("fine",)
+
+
+async def test_iteration_goes_through_a_replaced_fetchone(impl, connect, monkeypatch):
+    fetchone = impl.Cursor.fetchone
+
+    async def counted(cursor):
+        row = await fetchone(cursor)
+        seen.append(row)
+        return row
+
+    seen = []
+    cursor = await (await connect()).cursor()
+    await cursor.execute("SELECT generate_series(1, 2)")
+    monkeypatch.setattr(impl.Cursor, "fetchone", counted)
+    assert [row async for row in cursor] == [(1,), (2,)]
+    assert seen == [(1,), (2,), None]
