@@ -131,8 +131,14 @@ def cancel_and_close(raw):
             raw.cancel()
         finally:
             raw.close()
-    _in_thread(work)
+    if not _in_thread(work):
+        raw.close()
 
 
-cdef _in_thread(function):
-    threading.Thread(target=function, name="aiopgx-cancel", daemon=True).start()
+cdef bint _in_thread(function) except -1:
+    """False at the interpreter's end, when there are no threads to be had."""
+    try:
+        threading.Thread(target=function, name="aiopgx-cancel", daemon=True).start()
+    except RuntimeError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from libc.string cimport memchr
 
 import asyncio
 import os
-import threading
+import weakref
 from asyncio import _get_running_loop
 
 import psycopg2
@@ -39,6 +39,7 @@ from ._libpq cimport (
     CONNECTION_OK,
     PGRES_BAD_RESPONSE,
     PGRES_COMMAND_OK,
+    PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_EMPTY_QUERY,
@@ -92,7 +93,7 @@ cdef unsigned int _forks = 0
 
 # The wire that watches a file descriptor. libpq and `raw.close()` close sockets without our
 # knowledge, and the number comes back for another connection.
-cdef dict _watchers = {}
+cdef object _watchers = weakref.WeakValueDictionary()
 
 # Set by libpq's notice callback while one of our libpq calls runs.
 cdef bint _noticed = False
@@ -143,7 +144,6 @@ cdef class Wire:
     cdef PGconn *conn               # borrowed from raw: valid while raw is open
     cdef State state
     cdef unsigned int forks
-    cdef unsigned long thread
     cdef int fd                     # -1 while nothing is watched
     cdef bint reading
     cdef bint writing
@@ -167,7 +167,6 @@ cdef class Wire:
         self.notifies = notifies
         self.state = CONNECTING
         self.forks = _forks
-        self.thread = threading.get_ident()
         self.fd = -1
         self.deadline = NEVER
 
@@ -262,7 +261,7 @@ cdef class Wire:
         self.state = CLOSED
         if self.forks != _forks:
             return                  # the session and the loop's selector are the parent's
-        if threading.get_ident() != self.thread and self.loop.is_running():
+        if self.loop.is_running() and _get_running_loop() is not self.loop:
             self.loop.call_soon_threadsafe(self._shut, was)
         else:
             self._shut(was)
@@ -359,7 +358,7 @@ cdef class Wire:
         self.fd = self.raw.fileno()
         other = _watchers.get(self.fd)
         if other is not None and other is not self:
-            other._unwatch()
+            other._closed_elsewhere()
         _watchers[self.fd] = self
         return 0
 
@@ -372,7 +371,8 @@ cdef class Wire:
             if self.writing:
                 self.loop.remove_writer(self.fd)
         self.reading = self.writing = False
-        _watchers.pop(self.fd, None)
+        if _watchers.get(self.fd) is self:
+            del _watchers[self.fd]
         self.fd = -1
         return 0
 
@@ -424,9 +424,7 @@ cdef class Wire:
 
     cdef int _closed_elsewhere(self) except -1:
         """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
-        self._unwatch()
-        self._answer(psycopg2.OperationalError("Connection closed"))
-        return 0
+        return self._lost(psycopg2.OperationalError("Connection closed"))
 
     def _on_readable(self):
         if self.raw.closed:
@@ -438,7 +436,7 @@ cdef class Wire:
 
     def _on_writable(self):
         if self.raw.closed:
-            self._unwatch()
+            self._closed_elsewhere()
         elif self.state == BUSY:
             self._flush()
         else:
@@ -523,6 +521,8 @@ cdef class Wire:
                 if self.result != NULL:
                     pq.clear(self.result)
                 self.result = res
+                if status == PGRES_COPY_BOTH:
+                    return 1            # libpq would give it again and again
         return 0
 
     cdef bint _refuse_copy(self, int status) except -1:
@@ -531,7 +531,9 @@ cdef class Wire:
         cdef int length
         if status == PGRES_COPY_IN:
             self.copy_error = "can't execute COPY FROM: use the copy_from() method instead"
-            pq.putCopyEnd(self.conn, b"COPY FROM STDIN was given to execute()")
+            if pq.putCopyEnd(self.conn, b"COPY FROM STDIN was given to execute()") != 1:
+                self._lost(connection_error(self.conn, self.raw))
+                return False
             self._flush()
             return True
         self.copy_error = "can't execute COPY TO: use the copy_to() method instead"
@@ -563,6 +565,8 @@ cdef class Wire:
             waiter.set_result([error])
             if pq.status(self.conn) == CONNECTION_BAD:
                 self._lost(error)
+            elif pq.transactionStatus(self.conn) == TRANSACTION_STATUS_ACTIVE:
+                self.close()            # replication, which is not for plain cursors
         else:
             waiter.set_result([result])
         return 0

@@ -257,9 +257,12 @@ class Connection:
             wire = self._wire
         except AttributeError:
             return  # psycopg2 refused the arguments
-        if wire.forked or wire.closed:
+        if wire.forked:
             return
-        wire.close()
+        was_closed = wire.closed
+        wire.close()  # also if `raw` was closed: the loop still watches its socket
+        if was_closed:
+            return
         warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, stacklevel=1)
         context: dict[str, Any] = {"connection": self, "message": "Unclosed connection"}
         if self._source_traceback is not None:

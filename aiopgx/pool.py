@@ -7,7 +7,6 @@ connect, runs in a task of its own and its result goes to whoever waits first.
 import asyncio
 import inspect
 import sys
-import threading
 import warnings
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
@@ -187,7 +186,6 @@ class Pool(PoolCore):
         self._echo = echo
         self._on_connect = on_connect
         self._conn_kwargs = kwargs
-        self._thread = threading.get_ident()
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
 
@@ -241,8 +239,7 @@ class Pool(PoolCore):
         stale = [c for c in self._free if c.closed or (recycles and c.last_usage < oldest)]
         for conn in stale:
             self._free.remove(conn)
-            if not conn.closed:
-                conn.close()
+            conn.close()  # a closed one, too: who closed its `raw` left our side of it open
 
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
@@ -329,7 +326,9 @@ class Pool(PoolCore):
     def _overdue(self, task: "asyncio.Task[Connection]") -> None:
         """Give a connect up, so that an `on_connect` that hangs doesn't hold its place for ever."""
         if task in self._connects:
-            self._failed(self._connects[task], asyncio.TimeoutError())
+            waiter = self._connects[task]
+            if waiter is None or not waiter.done():  # else its own timeout has told it
+                self._failed(waiter, asyncio.TimeoutError())
             task.cancel()
 
     def _connected(self, task: "asyncio.Task[Connection]") -> None:
@@ -385,7 +384,7 @@ class Pool(PoolCore):
         Acquires that wait get a RuntimeError.
         """
         self.close()
-        if threading.get_ident() == self._thread or self._loop.is_closed():
+        if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
             self._cut_off()
             return
         for conn in list(self._used):
