@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import struct
 import time
 
@@ -63,6 +65,19 @@ async def fetch(conn, sql, parameters=None):
     async with conn.cursor() as cursor:
         await cursor.execute(sql, parameters)
         return await cursor.fetchall()
+
+
+@contextlib.contextmanager
+def busy_socket(number):
+    """Two connected sockets, the first of which has this file descriptor."""
+    left, right = socket.socketpair()
+    with right:
+        if left.fileno() != number:
+            os.dup2(left.fileno(), number)
+            left.close()
+            left = socket.socket(fileno=number)
+        with left:
+            yield left, right
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,87 @@
+"""Connections whose loop, thread or socket went away under them; statements that never end."""
+
+import asyncio
+import concurrent.futures
+import gc
+import warnings
+import weakref
+
+import psycopg2
+import pytest
+from support import activity, busy_socket, new_loop, until
+
+SLOT = "CREATE_REPLICATION_SLOT left TEMPORARY LOGICAL pgoutput"
+STREAM = "START_REPLICATION SLOT left LOGICAL 0/0 (proto_version '1', publication_names 'p')"
+
+
+async def test_streaming_replication_in_execute(ours, connect):
+    """The native road has no use for a stream: it says so, and ends the session."""
+    conn = await connect(replication="database", enable_hstore=False)
+    cursor = await conn.cursor()
+    await cursor.execute(SLOT)
+    if ours.capabilities().native:
+        with pytest.raises(psycopg2.NotSupportedError, match="PGRES_COPY_BOTH"):
+            await cursor.execute(STREAM, timeout=5)
+    else:
+        await cursor.execute(STREAM, timeout=5)  # as aiopg: the stream is there for `raw`
+        conn.close()
+    assert conn.closed
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_loop_closed_with_a_query_in_flight(ours, dsn, side, kind):
+    """Nothing of ours keeps the connection; it is closed with the last reference."""
+
+    async def start():
+        conn = await ours.connect(dsn)
+        pid = await conn.get_backend_pid()
+        cursor = await conn.cursor()
+        task = asyncio.create_task(cursor.execute("SELECT pg_sleep(9)"))
+        await asyncio.sleep(0.05)
+        task._log_destroy_pending = False
+        return weakref.ref(conn), pid
+
+    loop = new_loop(kind)
+    loop.set_exception_handler(lambda loop, context: None)
+    conn, pid = loop.run_until_complete(start())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.close()
+        del loop
+        gc.collect()
+        assert conn() is None
+    asyncio.run(until(lambda: activity(side, pid) is None))
+
+
+def test_close_in_another_thread_of_the_same_loop(ours, dsn):
+    """A loop may be run by one thread after the other; close() takes effect at the call."""
+    loop = new_loop("asyncio")
+    conn = loop.run_until_complete(opened(ours, dsn))
+
+    async def close():
+        conn.close()
+        return conn.raw.closed
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        assert executor.submit(loop.run_until_complete, close()).result() == 1
+    loop.close()
+
+
+@pytest.mark.all_loops
+async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
+    """Its number comes back for something else, whose events are then not ours."""
+    loop = asyncio.get_running_loop()
+    conn = await ours.connect(dsn)
+    number = conn.raw.fileno()
+    conn.raw.close()
+    del conn
+    with busy_socket(number) as (mine, other):
+        readable = loop.create_future()
+        loop.add_reader(mine, readable.set_result, None)
+        other.send(b"x")
+        await asyncio.wait_for(readable, 2)
+        loop.remove_reader(mine)
+
+
+async def opened(ours, dsn):
+    return await ours.connect(dsn)
