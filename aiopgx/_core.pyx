@@ -208,6 +208,8 @@ cdef class Wire:
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets [None] or [an exception]."""
         self.check("connect")
+        if self.state != CONNECTING:
+            raise RuntimeError("connect() called on a connection that was connected before")
         check_timeout(timeout)
         waiter = self._wait(CONNECTING, timeout)
         self._on_connecting()
@@ -412,7 +414,7 @@ cdef class Wire:
             self.conn = <PGconn *>PyCapsule_GetPointer(
                 self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
         if _native:
-            # every connection of psycopg2 has the same callback, with itself as argument
+            # the same for every connection of psycopg2, which is its argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
             self.native = True
             self.plain = quotes_plainly(self.raw)
@@ -549,16 +551,20 @@ cdef class Wire:
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
         self.impl = self.query = self.copy_error = None
-        waiter = self._done()
-        if self.noticed:
-            self._show_notices()
         self._collect_notifies()
+        waiter = self._done()
         if waiter is None or copy_error is not None:
             if res != NULL:
                 pq.clear(res)
             if waiter is not None:
                 waiter.set_result([psycopg2.ProgrammingError(copy_error)])
-            return 0
+        else:
+            self._conclude(waiter, res, impl, query)
+        if self.noticed and self.state != CLOSED:
+            self._show_notices()
+        return 0
+
+    cdef int _conclude(self, waiter, PGresult *res, impl, query) except -1:
         try:
             result = self._outcome(res, impl, query)
         except BaseException as error:
@@ -593,8 +599,9 @@ cdef class Wire:
         self.noticed = False
         try:
             self.raw.poll()
-        except psycopg2.Error:
-            pass                    # the next event on the socket tells it again
+        except psycopg2.Error as error:
+            if self.raw.closed:
+                self._lost(error)
         self._pass_notifies()
         return 0
 

@@ -128,8 +128,9 @@ class Connection:
         return self._connect().__await__()
 
     async def _connect(self) -> "Connection":
+        waiter = self._wire.connect(self._timeout)
         try:
-            error = (await self._wire.connect(self._timeout)).pop()
+            error = (await waiter).pop()
             if error is not None:
                 raise error
             if self._enable_json:

@@ -1,6 +1,7 @@
 """Awaitable context managers, and a queue that can be closed with an exception."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -123,7 +124,8 @@ class ClosableQueue:
             await getter
         except BaseException:
             if getter.cancelled():
-                getters.remove(getter)
+                with contextlib.suppress(ValueError):  # a put() has just passed it over
+                    getters.remove(getter)
             elif not self._queue.empty():
                 self._wake_next()  # we were woken for an item that we shall not take
             raise

@@ -2,7 +2,9 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
+import time
 import warnings
 import weakref
 
@@ -81,6 +83,46 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
         other.send(b"x")
         await asyncio.wait_for(readable, 2)
         loop.remove_reader(mine)
+
+
+async def test_awaited_twice(impl, connect):
+    conn = await connect()
+    with pytest.raises((RuntimeError, TypeError)):
+        await asyncio.wait_for(conn, 3)
+
+
+async def test_awaited_twice_does_no_harm(ours, connect):
+    conn = await connect()
+    with pytest.raises(RuntimeError):
+        await conn
+    async with conn.execute("DO $$ BEGIN RAISE NOTICE 'still here'; END $$"):
+        assert conn.notices == ["NOTICE:  still here\n"]
+
+
+async def test_cancelled_while_a_notification_comes(connect):
+    """In one turn of the loop: the task is cancelled, and the notification is for the next."""
+    conn = await connect()
+    task = asyncio.create_task(conn.notifies.get())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    conn.notifies._queue.put_nowait("news")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await conn.notifies.get() == "news"
+
+
+async def test_end_of_the_connection_right_behind_a_notice(impl, connect):
+    """Both are read at once: who waits for notifications is told of the end."""
+    conn = await connect()
+    cursor = await conn.cursor()
+    await cursor.execute("SET idle_session_timeout = 20")
+    waiting = asyncio.create_task(conn.notifies.get())
+    asyncio.get_running_loop().call_soon(time.sleep, 0.2)
+    with contextlib.suppress(psycopg2.OperationalError):
+        await cursor.execute("DO $$ BEGIN RAISE NOTICE 'last'; END $$")
+    with pytest.raises(psycopg2.OperationalError):
+        await asyncio.wait_for(waiting, 3)
+    assert conn.closed
 
 
 async def opened(ours, dsn):
