@@ -273,25 +273,28 @@ cdef class Wire:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if not self.raw.closed and (was == BUSY or was == FOREIGN):
-            self._cancel_and_close()
-        else:
-            self.raw.close()
-        self.conn = NULL
-        if self.result != NULL:
-            pq.clear(self.result)
-            self.result = NULL
-        if not self.loop.is_closed():
-            error = psycopg2.OperationalError("Connection closed")
-            self._answer(error)
-            self.notifies.close(error)
+        try:
+            self._close_raw(was)
+        finally:
+            self.conn = NULL
+            if self.result != NULL:
+                pq.clear(self.result)
+                self.result = NULL
+            if not self.loop.is_closed():
+                error = psycopg2.OperationalError("Connection closed")
+                self._answer(error)
+                self.notifies.close(error)
 
-    cdef int _cancel_and_close(self) except -1:
-        if self.conn == NULL:
+    cdef int _close_raw(self, int was) except -1:
+        if self.raw.closed or not (was == BUSY or was == FOREIGN):
+            self.raw.close()
+        elif self.conn == NULL:
             cancel_and_close(self.raw)
         else:
-            cancel_query(self.conn, self.loop)
-            self.raw.close()
+            try:
+                cancel_query(self.conn, self.loop)
+            finally:
+                self.raw.close()
         return 0
 
     # The waiter and its deadline
@@ -551,7 +554,6 @@ cdef class Wire:
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
         self.impl = self.query = self.copy_error = None
-        self._collect_notifies()
         waiter = self._done()
         if waiter is None or copy_error is not None:
             if res != NULL:
@@ -560,6 +562,8 @@ cdef class Wire:
                 waiter.set_result([psycopg2.ProgrammingError(copy_error)])
         else:
             self._conclude(waiter, res, impl, query)
+        if self.state != CLOSED:
+            self._collect_notifies()
         if self.noticed and self.state != CLOSED:
             self._show_notices()
         return 0

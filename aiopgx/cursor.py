@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
+from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import Composable
 
 from ._rows import SHAPE_FOREIGN, Result, shape_of
@@ -110,7 +111,7 @@ class Cursor:
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
-        own = self._wire.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE
+        own = self._transaction_status() == IDLE
         total = 0
         parameter_sets = iter(seq_of_parameters)
         control = Cursor(self._conn, self._wire.raw.cursor(), self._timeout, self._echo)
@@ -123,10 +124,15 @@ class Cursor:
             if own:
                 await control.execute("COMMIT")
         except BaseException:
-            if own and not self._conn.closed:
+            # a COMMIT that failed has ended the transaction itself
+            if own and not self._conn.closed and self._transaction_status() != IDLE:
                 await control.execute("ROLLBACK")
             raise
         self._result = _Total(self._result, total)
+
+    def _transaction_status(self) -> int:
+        status: int = self._wire.raw.get_transaction_status()
+        return status
 
     async def callproc(
         self,

@@ -161,3 +161,14 @@ async def test_executemany_timeout(ours, many):
     with pytest.raises(asyncio.TimeoutError):
         await cursor.executemany("SELECT pg_sleep(%s)", [(30,)], timeout=0.1)
     assert cursor.connection.closed
+
+
+async def test_commit_that_fails(ours, connect):
+    """A deferred constraint: COMMIT itself raises, and there is nothing left to roll back."""
+    conn = await connect()
+    cursor = await conn.cursor()
+    await cursor.execute("CREATE TEMP TABLE late (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        await cursor.executemany("INSERT INTO late VALUES (%s)", [(1,), (1,)])
+    assert conn.notices == []
+    assert await fetch(conn, "SELECT count(*) FROM late") == [(0,)]
