@@ -78,10 +78,10 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
     conn.raw.close()
     del conn
     with busy_socket(number) as (mine, other):
-        readable = loop.create_future()
-        loop.add_reader(mine, readable.set_result, None)
+        readable = asyncio.Event()
+        loop.add_reader(mine, readable.set)
         other.send(b"x")
-        await asyncio.wait_for(readable, 2)
+        await asyncio.wait_for(readable.wait(), 2)
         loop.remove_reader(mine)
 
 
