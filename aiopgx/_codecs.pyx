@@ -80,7 +80,8 @@ cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size):
 
 
 cdef object decode_by_codec(Column *column, const char *text, Py_ssize_t size):
-    return (<object>column.context.codec)(PyBytes_FromStringAndSize(text, size))[0]
+    value, _ = (<object>column.context.codec)(PyBytes_FromStringAndSize(text, size))
+    return value
 
 
 cdef object decode_text(Column *column, const char *text, Py_ssize_t size):

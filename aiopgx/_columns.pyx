@@ -369,7 +369,8 @@ cdef inline bint is_nan(const char *text, Py_ssize_t size) noexcept:
     return size == 3 and memcmp(text, b"NaN", 3) == 0
 
 
-cdef inline void consider(Column *column, const char *text, Py_ssize_t size, PyObject *value):
+cdef inline void consider(Column *column, const char *text, Py_ssize_t size,
+                          PyObject *value) noexcept:
     """Remember a value for the rows below; give up where neighbours are never equal."""
     cdef PyObject *above = column.value
     column.misses += 1

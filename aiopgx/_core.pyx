@@ -117,8 +117,11 @@ cdef void _on_notice(void *arg, const char *message) noexcept:
     _psycopg2_notice(arg, message)
 
 
+cdef str _road = os.environ.get("AIOPGX_ROAD") or "native"
+if _road not in ("native", "psycopg2"):
+    raise ImportError(f"AIOPGX_ROAD must be native or psycopg2, not {_road!r}")
 # The native road needs libpq's functions and the layout of psycopg2's exceptions.
-native_road = bool(pq.libVersion and layout_known) and os.environ.get("AIOPGX_ROAD") != "psycopg2"
+native_road = bool(pq.libVersion and layout_known) and _road == "native"
 cdef bint _native = native_road
 
 

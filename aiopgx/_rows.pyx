@@ -28,6 +28,7 @@ cdef extern from *:
     PyObject **aiopgx_items(object row)
 
 cdef extern from "Python.h":
+    void PyObject_GC_Track(void *)
     void PyObject_GC_UnTrack(void *)
     int PyODict_SetItem(object, object, object) except -1
     int PyObject_GenericSetAttr(object, object, object) except -1
@@ -56,7 +57,8 @@ def take(impl):
 
     The inverse of Result.hand_over(). Raises ProgrammingError if there are no rows.
     """
-    return Result.make(take_result(impl), impl.connection, impl, shape_of(type(impl)), impl.query)
+    raw, shape, query = impl.connection, shape_of(type(impl)), impl.query
+    return Result.make(take_result(impl), raw, impl, shape, query)
 
 
 cdef class Result:
@@ -144,32 +146,33 @@ cdef class Result:
         cdef int shape
         if self.handed_over:
             return self.impl.fetchone()
-        self.begin()
-        if self.position >= self.rows:
-            return None
-        shape = self.settled_shape()
         self.fetching += 1
         try:
+            self.begin()
+            if self.position >= self.rows:
+                return None
+            shape = self.settled_shape()
             row = self.row(shape)
+            if shape != self.shape:
+                self.record_type()
+            return row
         finally:
             self.fetching -= 1
-        if shape != self.shape:
-            self.record_type()
-        return row
 
     cdef list take(self, long limit):
         """At most `limit` rows, all that are left if it is negative."""
         cdef Py_ssize_t i, size
         cdef int shape
         cdef list rows
-        self.begin()
-        shape = self.settled_shape()
-        size = max(self.rows - self.position, 0)
-        if 0 <= limit < size:
-            size = limit
-        rows = PyList_New(size)
         self.fetching += 1
         try:
+            self.begin()
+            shape = self.settled_shape()
+            size = max(self.rows - self.position, 0)
+            if 0 <= limit < size:
+                size = limit
+            rows = PyList_New(size)
+            PyObject_GC_UnTrack(<void *>rows)   # a caster could find it, half empty
             if shape == SHAPE_TUPLE and self.columns.native:
                 self.columns.decode_tuples(self.res, &self.position, rows)
             else:
@@ -177,11 +180,12 @@ cdef class Result:
                     row = self.row(shape)
                     Py_INCREF(row)
                     PyList_SET_ITEM(rows, i, row)
+            PyObject_GC_Track(<void *>rows)
+            if shape != self.shape:
+                self.record_type()
+            return rows
         finally:
             self.fetching -= 1
-        if shape != self.shape:
-            self.record_type()
-        return rows
 
     cdef int check(self) except -1:
         if is_closed(self.impl):
@@ -305,11 +309,12 @@ cdef class Result:
     cdef tuple names(self):
         cdef int i
         cdef const char *name
+        cdef PGresult *res = self.res       # maybe another's before this ends, but alive
         if self.column_names is None:
             decoder = text_decoder(self.raw)
             names = []
             for i in range(<int>self.columns.count):
-                name = pq.fname(self.res, i)
+                name = pq.fname(res, i)
                 names.append(decoder(name[:strlen(name)], "replace")[0])
             self.column_names = tuple(names)
         return self.column_names
@@ -322,23 +327,26 @@ cdef class Result:
         Raises NotSupportedError, and keeps everything, if this psycopg2's cursors can't be filled,
         and RuntimeError during a fetch.
         """
-        cdef PGresult *res
         if self.handed_over:
             return
         if self.fetching:
             raise RuntimeError("the result is being fetched")
-        give_to_factory(impl, shape_of(type(impl)))
-        fields = (self.count, self.position, self.lastrowid, self.description,
-                  self.statusmessage, self.sent)
-        if self.columns is None:
-            give_result(impl, NULL, fields, ())
-            pq.clear(self.res)
-        else:
-            give_result(impl, self.res, fields, self.columns.casters)
-        self.res = NULL
-        self.columns = None
-        self.impl = impl
-        self.handed_over = True
+        self.fetching += 1
+        try:
+            give_to_factory(impl, shape_of(type(impl)))
+            fields = (self.count, self.position, self.lastrowid, self.description,
+                      self.statusmessage, self.sent)
+            if self.columns is None:
+                give_result(impl, NULL, fields, ())
+                pq.clear(self.res)
+            else:
+                give_result(impl, self.res, fields, self.columns.casters)
+            self.res = NULL
+            self.columns = None
+            self.impl = impl
+            self.handed_over = True
+        finally:
+            self.fetching -= 1
 
 
 cdef int give_to_factory(impl, int shape) except -1:

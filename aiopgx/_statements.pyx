@@ -9,11 +9,18 @@ For everything else merge() returns None, and psycopg2 is to do it.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_GetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_AsTuple, PyList_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Realloc
 from cpython.object cimport PyObject
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport (
+    PyTuple_CheckExact,
+    PyTuple_GET_ITEM,
+    PyTuple_GET_SIZE,
+    PyTuple_New,
+    PyTuple_SET_ITEM,
+)
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport isfinite
 from libc.string cimport memcpy
@@ -47,6 +54,7 @@ cdef dict _statements = {}
 cdef enum:
     MAX_STATEMENTS = 1000
     MAX_TEXT = 20000
+    MAX_MERGED = 1000000
 
 
 cdef class Statement:
@@ -132,40 +140,52 @@ cdef Py_ssize_t add(Py_ssize_t used, const char *text, Py_ssize_t size) except -
     return used + size
 
 
+cdef tuple in_order(Statement statement, object parameters):
+    """A tuple of what the placeholders stand for, or None if psycopg2 is to look.
+
+    The keys of a dict may compare in Python, and that code may come back here: so this is done
+    before the text is begun.
+    """
+    cdef Py_ssize_t i
+    cdef PyObject *found
+    cdef tuple values
+    if statement.names is None:
+        if PyList_CheckExact(parameters):
+            parameters = PyList_AsTuple(parameters)
+        elif not PyTuple_CheckExact(parameters):
+            return None
+        return parameters if PyTuple_GET_SIZE(parameters) == statement.count else None
+    if not PyDict_CheckExact(parameters):
+        return None
+    values = PyTuple_New(statement.count)
+    for i in range(statement.count):
+        found = PyDict_GetItem(parameters, <object>PyTuple_GET_ITEM(statement.names, i))
+        if found == NULL:
+            return None
+        Py_INCREF(<object>found)
+        PyTuple_SET_ITEM(values, i, <object>found)
+    return values
+
+
 cdef bytes merge(object operation, object parameters):
     """The text with its parameters as mogrify() gives it, or None if psycopg2 is to do it."""
     cdef Statement statement
     cdef Py_ssize_t i, used
     cdef bytes piece
-    cdef object parameter
-    cdef PyObject *found
+    cdef tuple values
     if not PyUnicode_CheckExact(operation):
         return None
     statement = find_statement(operation)
     if statement is None:
         return None
-    if statement.names is not None:
-        if not PyDict_CheckExact(parameters):
-            return None
-    elif PyTuple_CheckExact(parameters):
-        if PyTuple_GET_SIZE(parameters) != statement.count:
-            return None
-    elif not PyList_CheckExact(parameters) or PyList_GET_SIZE(parameters) != statement.count:
+    values = in_order(statement, parameters)
+    if values is None:
         return None
     piece = <bytes>PyTuple_GET_ITEM(statement.pieces, 0)
     used = add(0, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
     for i in range(statement.count):
-        if statement.names is not None:
-            found = PyDict_GetItem(parameters, <object>PyTuple_GET_ITEM(statement.names, i))
-            if found == NULL:
-                return None
-            parameter = <object>found
-        elif PyTuple_CheckExact(parameters):
-            parameter = <object>PyTuple_GET_ITEM(parameters, i)
-        else:
-            parameter = <object>PyList_GET_ITEM(parameters, i)
-        used = add_literal(used, parameter)
-        if used == 0:
+        used = add_literal(used, <object>PyTuple_GET_ITEM(values, i))
+        if used == 0 or used > MAX_MERGED:
             return None
         piece = <bytes>PyTuple_GET_ITEM(statement.pieces, i + 1)
         used = add(used, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))

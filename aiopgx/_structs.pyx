@@ -106,7 +106,7 @@ cdef bint is_closed(object cursor) except -1:
     return c.closed or (<long *>(<char *>c.conn + _connection_closed))[0] != 0
 
 
-cdef void _set(PyObject **field, object value):
+cdef void _set(PyObject **field, object value) noexcept:
     cdef PyObject *old = field[0]
     Py_INCREF(value)
     field[0] = <PyObject *>value

@@ -264,3 +264,11 @@ def test_road_is_chosen_by_the_environment(road, monkeypatch):
     monkeypatch.setenv("AIOPGX_ROAD", road)
     told = run("import aiopgx; r = aiopgx.capabilities(); print(r.native, r.reason)")
     assert told.startswith("False AIOPGX_ROAD=psycopg2" if road else "True")
+
+
+def test_unknown_road():
+    environment = {**os.environ, "AIOPGX_ROAD": "scenic"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import aiopgx"], env=environment, capture_output=True, text=True
+    )
+    assert "ImportError: AIOPGX_ROAD must be native or psycopg2, not 'scenic'" in run.stderr
