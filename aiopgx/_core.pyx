@@ -236,6 +236,8 @@ cdef class Wire:
                 query = impl.mogrify(operation, parameters)
         if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
             raise ValueError("a statement cannot contain NUL (0x00) characters")
+        if is_closed(impl) or self.state == CLOSED:     # an adapter may have done that
+            raise psycopg2.InterfaceError("cursor already closed")
         if self.raw.isexecuting():
             raise make_error(
                 psycopg2.ProgrammingError,
