@@ -275,20 +275,26 @@ cdef class Wire:
 
     def _shut(self, int was):
         self._unwatch()
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         try:
             self._close_raw(was)
         finally:
             self.conn = NULL
-            if self.result != NULL:
-                pq.clear(self.result)
-                self.result = NULL
-            if not self.loop.is_closed():
-                error = psycopg2.OperationalError("Connection closed")
-                self._answer(error)
-                self.notifies.close(error)
+            self._end(psycopg2.OperationalError("Connection closed"))
+
+    cdef int _end(self, error) except -1:
+        """Nothing comes any more: let go of everything, and tell those who wait."""
+        self.state = CLOSED
+        self._unwatch()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.result != NULL:
+            pq.clear(self.result)
+            self.result = NULL
+        if not self.loop.is_closed():
+            self._answer(error)
+            self.notifies.close(error)
+        return 0
 
     cdef int _close_raw(self, int was) except -1:
         if self.raw.closed or not (was == BUSY or was == FOREIGN):
@@ -368,7 +374,10 @@ cdef class Wire:
         self.fd = self.raw.fileno()
         other = _watchers.get(self.fd)
         if other is not None and other is not self:
-            other._closed_elsewhere()
+            if other.loop is not self.loop and other.loop.is_running():
+                other.loop.call_soon_threadsafe(other._on_readable)
+            else:
+                other._closed_elsewhere()
         _watchers[self.fd] = self
         return 0
 
@@ -647,10 +656,4 @@ cdef class Wire:
                 self.raw.poll()     # psycopg2 finds out, and sets raw.closed
             except psycopg2.Error:
                 pass
-        if self.result != NULL:
-            pq.clear(self.result)
-            self.result = NULL
-        self.state = CLOSED
-        self._answer(error)
-        self.notifies.close(error)
-        return 0
+        return self._end(error)

@@ -11,7 +11,7 @@ from cpython.dict cimport PyDict_CheckExact, PyDict_GetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.list cimport PyList_AsTuple, PyList_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
-from cpython.mem cimport PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport (
@@ -23,7 +23,7 @@ from cpython.tuple cimport (
 )
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.math cimport isfinite
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 
 import re
 
@@ -34,6 +34,8 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
     char *PyUnicode_DATA(object)
+    char *PyOS_double_to_string(double, char, int, int, int *)
+    int Py_DTSF_ADD_DOT_0
 
 cdef dict adapters = psycopg2.extensions.adapters
 cdef tuple int_key = (int, ISQLQuote)
@@ -46,7 +48,6 @@ cdef PyObject *bool_adapter = <PyObject *>psycopg2.extensions.Boolean
 cdef PyObject *float_adapter = <PyObject *>psycopg2.extensions.Float
 cdef PyObject *str_adapter = <PyObject *>psycopg2.extensions.QuotedString
 
-cdef object float_repr = float.__repr__
 cdef object find_placeholders = re.compile(r"%(?:%|s|\(([^()%]*)\)s|)").finditer
 
 # Texts that were taken apart. A program that writes values into its SQL must not fill the memory.
@@ -116,8 +117,8 @@ cdef bint quotes_plainly(object raw) except -1:
     return raw.encoding == "UTF8" and quoted.getquoted() == b"'a'"
 
 
-# The text under construction: one for the process, since nothing here lets go of the GIL. Very
-# long texts are psycopg2's: what was needed once is kept for ever.
+# The text under construction: one for the process, since nothing runs Python code, or lets go of the
+# GIL, while a text is made. Very long texts are psycopg2's: what was needed once is kept for ever.
 cdef char *_buffer = NULL
 cdef Py_ssize_t _room = 0
 
@@ -237,10 +238,16 @@ cdef Py_ssize_t add_int(Py_ssize_t used, object parameter) except -1:
 
 
 cdef Py_ssize_t add_float(Py_ssize_t used, object parameter) except -1:
-    cdef str text = float_repr(parameter)
-    if PyFloat_AS_DOUBLE(parameter) < 0 or text[0] == "-":
-        used = add(used, b" ", 1)
-    return add(used, PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
+    cdef char *text = PyOS_double_to_string(
+        PyFloat_AS_DOUBLE(parameter), c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
+    if text == NULL:
+        raise MemoryError
+    try:
+        if text[0] == c"-":
+            used = add(used, b" ", 1)
+        return add(used, text, strlen(text))
+    finally:
+        PyMem_Free(text)
 
 
 cdef Py_ssize_t add_str(Py_ssize_t used, object parameter) except -1:

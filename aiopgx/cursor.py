@@ -261,8 +261,8 @@ class Cursor:
         return self
 
     async def __anext__(self) -> Any:
-        # who replaces fetchone(), by a subclass or a patch, gets to see these rows, too
-        if type(self).fetchone is _fetchone:
+        # a fetchone() put in its place, by a subclass or a patch, gets to see these rows, too
+        if type(self).fetchone is _fetchone and "fetchone" not in self.__dict__:
             row = self._result.fetchone()
         else:
             row = await self.fetchone()

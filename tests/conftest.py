@@ -54,9 +54,14 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
 
 
+# What is about the native road's own rows.
+collect_ignore = [] if aiopgx.capabilities().native else ["test_memory.py"]
+
+
 def pytest_report_header(config):
     loop = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
-    return [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{loop}"]
+    lines = [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{loop}"]
+    return [*lines, *(f"{'left out':<15}{name}" for name in collect_ignore)]
 
 
 def pytest_generate_tests(metafunc):

@@ -302,12 +302,13 @@ async def test_localhost(ours, params):
         assert await fetch(conn, "SELECT 1") == [(1,)]
 
 
-async def test_failed_connects_leave_no_descriptor(impl):
+async def test_failed_connects_leave_no_descriptor(ours):
+    """On uvloop aiopg fails with "the handler is closed"."""
 
     async def fail(times):
         for _ in range(times):
             with pytest.raises(psycopg2.OperationalError):
-                await impl.connect(host="127.0.0.1", port=free_port(), user="me")
+                await ours.connect(host="127.0.0.1", port=free_port(), user="me")
         return len(os.listdir("/dev/fd"))
 
     assert await fail(1) == await fail(5)

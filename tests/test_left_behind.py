@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import gc
+import os
 import time
 import warnings
 import weakref
@@ -123,6 +124,35 @@ async def test_end_of_the_connection_right_behind_a_notice(impl, connect):
     with pytest.raises(psycopg2.OperationalError):
         await asyncio.wait_for(waiting, 3)
     assert conn.closed
+
+
+def test_descriptor_of_a_connection_of_a_closed_loop(ours, dsn):
+    """The next connection gets its number, and nothing of its trouble."""
+
+    async def wait():
+        conn = await ours.connect(dsn)
+        task = asyncio.create_task(conn.notifies.get())
+        await asyncio.sleep(0.01)
+        return conn, task
+
+    first, second = new_loop("asyncio"), new_loop("asyncio")
+    conn, task = first.run_until_complete(wait())
+    task._log_destroy_pending = False
+    first.close()
+    number = conn.raw.fileno()
+    below = []
+    while not below or below[-1] < number:
+        below.append(os.dup(0))
+    conn.raw.close()
+    other = second.run_until_complete(opened(ours, dsn))
+    numbers = (other.raw.fileno(), number)
+    closed = other.closed
+    for descriptor in below:
+        os.close(descriptor)
+    other.close()
+    second.close()
+    assert numbers[0] == numbers[1]
+    assert not closed
 
 
 async def opened(ours, dsn):

@@ -564,3 +564,14 @@ async def test_iteration_goes_through_a_replaced_fetchone(impl, connect, monkeyp
     monkeypatch.setattr(impl.Cursor, "fetchone", counted)
     assert [row async for row in cursor] == [(1,), (2,)]
     assert seen == [(1,), (2,), None]
+
+
+async def test_iteration_goes_through_a_fetchone_of_the_instance(impl, connect, monkeypatch):
+    async def fetchone():
+        return next(rows, None)
+
+    rows = iter([(7,), (8,)])
+    cursor = await (await connect()).cursor()
+    await cursor.execute("SELECT 1")
+    monkeypatch.setattr(cursor, "fetchone", fetchone)
+    assert [row async for row in cursor] == [(7,), (8,)]
