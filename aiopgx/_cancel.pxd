@@ -1,3 +1,3 @@
 from ._libpq cimport PGconn
 
-cdef int cancel_query(PGconn *conn, object loop) except -1
+cdef int cancel_query(PGconn *conn, object loop, object evict) except -1

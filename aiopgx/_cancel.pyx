@@ -39,6 +39,7 @@ cdef class _Request:
 
     cdef PGcancelConn *conn
     cdef object loop
+    cdef object evict           # called with the number of a socket that we are about to watch
     cdef object timer
     cdef int fd
     cdef bint writing
@@ -62,6 +63,7 @@ cdef class _Request:
             if not aiopgx_ready(pq.cancelSocket(self.conn), self.writing):
                 break
         self.fd = pq.cancelSocket(self.conn)
+        self.evict(self.fd, self.loop)
         if self.writing:
             self.loop.add_writer(self.fd, self.step)
         else:
@@ -101,7 +103,7 @@ cdef class _Blocking:
             pq.cancel(self.cancel, error, sizeof(error))
 
 
-cdef int cancel_query(PGconn *conn, object loop) except -1:
+cdef int cancel_query(PGconn *conn, object loop, object evict) except -1:
     """Ask the server to stop what it does for `conn`, which may be closed right afterwards."""
     cdef _Request request
     cdef _Blocking blocking
@@ -111,6 +113,7 @@ cdef int cancel_query(PGconn *conn, object loop) except -1:
         if request.conn == NULL or not pq.cancelStart(request.conn):
             return 0
         request.loop = loop
+        request.evict = evict
         request.timer = loop.call_later(LIMIT, request.finish)
         request.step()
     else:

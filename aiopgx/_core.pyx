@@ -100,6 +100,17 @@ cdef bint _noticed = False
 cdef NoticeProcessor _psycopg2_notice = NULL
 
 
+def evict(int fd, loop):
+    """A socket with this number is new: the connection that watched it before is closed."""
+    cdef Wire other = _watchers.get(fd)
+    if other is None:
+        return
+    if other.loop is not loop and other.loop.is_running():
+        other.loop.call_soon_threadsafe(other._on_readable)
+    else:
+        other._closed_elsewhere()
+
+
 def _after_fork():
     global _forks
     _forks += 1
@@ -303,7 +314,7 @@ cdef class Wire:
             cancel_and_close(self.raw)
         else:
             try:
-                cancel_query(self.conn, self.loop)
+                cancel_query(self.conn, self.loop, evict)
             finally:
                 self.raw.close()
         return 0
@@ -370,14 +381,8 @@ cdef class Wire:
     # The socket
 
     cdef int _watch(self) except -1:
-        cdef Wire other
         self.fd = self.raw.fileno()
-        other = _watchers.get(self.fd)
-        if other is not None and other is not self:
-            if other.loop is not self.loop and other.loop.is_running():
-                other.loop.call_soon_threadsafe(other._on_readable)
-            else:
-                other._closed_elsewhere()
+        evict(self.fd, self.loop)
         _watchers[self.fd] = self
         return 0
 

@@ -86,6 +86,19 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
         loop.remove_reader(mine)
 
 
+@pytest.mark.all_loops
+async def test_cancel_request_on_the_socket_of_a_raw_closed_connection(ours, connect, side):
+    """The request gets the dead connection's descriptor; it must reach the server all the same."""
+    dead, conn = await connect(), await connect()
+    pid = await conn.get_backend_pid()
+    cursor = await conn.cursor()
+    with lowest_free_descriptor(dead.raw.fileno()):
+        dead.raw.close()
+        with pytest.raises(asyncio.TimeoutError):
+            await cursor.execute("SELECT pg_sleep(20)", timeout=0.05)
+        await until(lambda: activity(side, pid) is None, 3)
+
+
 async def test_awaited_twice(impl, connect):
     conn = await connect()
     with pytest.raises((RuntimeError, TypeError)):
@@ -140,19 +153,26 @@ def test_descriptor_of_a_connection_of_a_closed_loop(ours, dsn):
     task._log_destroy_pending = False
     first.close()
     number = conn.raw.fileno()
-    below = []
-    while not below or below[-1] < number:
-        below.append(os.dup(0))
-    conn.raw.close()
-    other = second.run_until_complete(opened(ours, dsn))
+    with lowest_free_descriptor(number):
+        conn.raw.close()
+        other = second.run_until_complete(opened(ours, dsn))
     numbers = (other.raw.fileno(), number)
     closed = other.closed
-    for descriptor in below:
-        os.close(descriptor)
     other.close()
     second.close()
     assert numbers[0] == numbers[1]
     assert not closed
+
+
+@contextlib.contextmanager
+def lowest_free_descriptor(number):
+    """All below this one are taken, so that it is given out next when it gets free."""
+    below = [os.dup(0)]
+    while below[-1] < number:
+        below.append(os.dup(0))
+    yield
+    for descriptor in below:
+        os.close(descriptor)
 
 
 async def opened(ours, dsn):
