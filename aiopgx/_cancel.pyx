@@ -55,6 +55,8 @@ cdef class _Request:
         """Go on until the socket would block; on this machine that is often the whole way."""
         cdef int status
         self._unwatch()
+        if self.conn == NULL:
+            return
         while True:
             status = pq.cancelPoll(self.conn)
             if status != PGRES_POLLING_READING and status != PGRES_POLLING_WRITING:

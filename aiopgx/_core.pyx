@@ -24,6 +24,7 @@ import asyncio
 import os
 import weakref
 from asyncio import _get_running_loop
+from contextlib import suppress
 
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE, TRANSACTION_STATUS_ACTIVE, Notify
@@ -121,7 +122,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-cdef void _on_notice(void *arg, const char *message) noexcept:
+cdef void _on_notice(void *arg, const char *message) noexcept nogil:
     # psycopg2 keeps the text; poll() moves it to raw.notices once the query is over
     global _noticed
     _noticed = True
@@ -390,10 +391,13 @@ cdef class Wire:
         if self.fd < 0:
             return 0
         if not self.loop.is_closed():
+            # raises, and forgets it all the same, if the socket was closed elsewhere
             if self.reading:
-                self.loop.remove_reader(self.fd)
+                with suppress(OSError):
+                    self.loop.remove_reader(self.fd)
             if self.writing:
-                self.loop.remove_writer(self.fd)
+                with suppress(OSError):
+                    self.loop.remove_writer(self.fd)
         self.reading = self.writing = False
         if _watchers.get(self.fd) is self:
             del _watchers[self.fd]
@@ -608,11 +612,13 @@ cdef class Wire:
         status = pq.resultStatus(res)
         if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
             return Result.make(res, self.raw, impl, self.shape, query)
-        give_failure(impl, query)
         if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
                 or status == PGRES_NONFATAL_ERROR:
-            raise result_error(self.conn, res, self.raw, impl)
+            error = result_error(self.conn, res, self.raw, impl)
+            give_failure(impl, query)
+            raise error
         pq.clear(res)
+        give_failure(impl, query)
         if status == PGRES_EMPTY_QUERY:
             raise psycopg2.ProgrammingError("can't execute an empty query")
         raise psycopg2.NotSupportedError(

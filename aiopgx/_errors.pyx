@@ -139,6 +139,8 @@ cdef object result_error(PGconn *conn, PGresult *res, object raw, object cursor)
                                  or strncmp(text, b"PANIC:  ", 8) == 0):
             message = text + 8
         error = make_error(cls, decode(raw, message), cursor)
+        if not isinstance(error, Error):
+            return error
         fields = <aiopgx_error *>error
         _set(&fields.pydecoder, text_decoder(raw))
         _set(&fields.pgerror, decode(raw, text))

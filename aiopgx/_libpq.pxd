@@ -40,7 +40,7 @@ cdef struct PGnotify:
     int be_pid
     char *extra
 
-ctypedef void (*NoticeProcessor)(void *arg, const char *message) noexcept
+ctypedef void (*NoticeProcessor)(void *arg, const char *message) noexcept nogil
 
 cdef enum:
     CONNECTION_OK = 0

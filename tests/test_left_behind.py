@@ -87,6 +87,19 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
 
 
 @pytest.mark.all_loops
+async def test_raw_closed_while_a_query_is_being_sent(ours, connect):
+    """The loop watches the socket for writing, too, and complains when it is taken away."""
+    conn = await connect()
+    cursor = await conn.cursor()
+    task = asyncio.create_task(cursor.execute("SELECT length(%s)", ("x" * 30_000_000,)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    conn.raw.close()
+    with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
+        await asyncio.wait_for(task, 5)
+
+
+@pytest.mark.all_loops
 async def test_cancel_request_on_the_socket_of_a_raw_closed_connection(ours, connect, side):
     """The request gets the dead connection's descriptor; it must reach the server all the same."""
     dead, conn = await connect(), await connect()
