@@ -69,6 +69,11 @@ cdef extern from *:
 cdef enum:
     MAX_MISSES = 32
 
+# Rows of a result that the garbage collector may meet before it is done with: its first pass comes
+# after so many new objects.
+cdef enum:
+    LARGE = 2000
+
 # A Decoder, which returns a reference that the caller owns.
 ctypedef PyObject *(*OwnedDecoder)(Column *column, const char *text, Py_ssize_t size) except NULL
 
@@ -304,7 +309,7 @@ cdef class Columns:
         """
         cdef Py_ssize_t r, i, size, count = self.count
         cdef long number = row[0]           # what a tzinfo_factory may fetch is another matter
-        cdef bint atomic = self.atomic
+        cdef bint atomic = self.atomic and len(rows) >= LARGE
         cdef PGresAttValue *field
         cdef PyObject *values
         cdef PyObject **out
