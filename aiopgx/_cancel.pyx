@@ -15,20 +15,7 @@ from ._libpq cimport (
     PGconn,
     pq,
 )
-
-cdef extern from *:
-    """
-    #ifdef _WIN32
-    static int aiopgx_ready(int fd, int writing) { (void)fd; (void)writing; return 0; }
-    #else
-    #include <poll.h>
-    static int aiopgx_ready(int fd, int writing) {
-        struct pollfd p = {fd, writing ? POLLOUT : POLLIN, 0};
-        return poll(&p, 1, 0) > 0;
-    }
-    #endif
-    """
-    bint aiopgx_ready(int fd, bint writing)
+from ._socket cimport socket_ready
 
 # Seconds after which a cancel request that got no answer is given up.
 LIMIT = 10.0
@@ -62,7 +49,7 @@ cdef class _Request:
             if status != PGRES_POLLING_READING and status != PGRES_POLLING_WRITING:
                 return self.finish()
             self.writing = status == PGRES_POLLING_WRITING
-            if not aiopgx_ready(pq.cancelSocket(self.conn), self.writing):
+            if not socket_ready(pq.cancelSocket(self.conn), self.writing):
                 break
         self.fd = pq.cancelSocket(self.conn)
         self.evict(self.fd, self.loop)

@@ -54,23 +54,9 @@ from ._libpq cimport (
     pq,
 )
 from ._rows cimport Result
+from ._socket cimport socket_ready
 from ._statements cimport merge, quotes_plainly
 from ._structs cimport give_failure, is_closed
-
-cdef extern from *:
-    """
-    #ifdef _WIN32
-    static int aiopgx_readable(int fd) { (void)fd; return 0; }
-    #else
-    #include <poll.h>
-    /* Whether the socket has more to read right now, if only its end. */
-    static int aiopgx_readable(int fd) {
-        struct pollfd p = {fd, POLLIN, 0};
-        return poll(&p, 1, 0) > 0;
-    }
-    #endif
-    """
-    bint aiopgx_readable(int fd)
 
 cdef enum State:
     CONNECTING
@@ -491,7 +477,7 @@ cdef class Wire:
                 self._answer(None)
                 self._show_notices()    # those behind the result
             self._pass_notifies()
-            if wanted == POLL_WRITE or self.fd < 0 or not aiopgx_readable(self.fd):
+            if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
                 break
         self._want_write(wanted == POLL_WRITE)
         return 0
@@ -520,7 +506,7 @@ cdef class Wire:
                 self._lost(connection_error(self.conn, self.raw))
                 return 0
             finished = self._take_results()
-            if finished or not aiopgx_readable(self.fd):
+            if finished or not socket_ready(self.fd, False):
                 break
         if _noticed:
             self.noticed = True

@@ -5,7 +5,6 @@ layout is compared with psycopg2's own at import; where it differs the native ro
 """
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.string cimport strlen, strncmp
 
 import codecs
@@ -15,11 +14,10 @@ import psycopg2.errors
 import psycopg2.extensions
 
 from ._libpq cimport CONNECTION_BAD, PG_DIAG_SQLSTATE, PGconn, PGresult, pq
+from ._structs cimport member_offset, set_field
 
 cdef extern from *:
     """
-    #include <structmember.h>
-
     typedef struct {
         PyBaseExceptionObject exc;
         PyObject *pgerror;
@@ -28,12 +26,6 @@ cdef extern from *:
         PyObject *pydecoder;
         void *pgres;
     } aiopgx_error;
-
-    /* The offset of a member of a C type, or -1. */
-    static Py_ssize_t aiopgx_member_offset(PyObject *descr) {
-        if (!Py_IS_TYPE(descr, &PyMemberDescr_Type)) return -1;
-        return ((PyMemberDescrObject *)descr)->d_member->offset;
-    }
     """
     ctypedef struct aiopgx_error:
         PyObject *pgerror
@@ -41,7 +33,6 @@ cdef extern from *:
         PyObject *cursor
         PyObject *pydecoder
         void *pgres
-    Py_ssize_t aiopgx_member_offset(object descr)
     Py_ssize_t offsetof_pgerror "offsetof(aiopgx_error, pgerror)"
     Py_ssize_t offsetof_pgcode "offsetof(aiopgx_error, pgcode)"
     Py_ssize_t offsetof_cursor "offsetof(aiopgx_error, cursor)"
@@ -51,9 +42,9 @@ cdef object _members = vars(Error)
 
 layout_known = (
     Error.__basicsize__ == sizeof(aiopgx_error)
-    and aiopgx_member_offset(_members["pgerror"]) == offsetof_pgerror
-    and aiopgx_member_offset(_members["pgcode"]) == offsetof_pgcode
-    and aiopgx_member_offset(_members["cursor"]) == offsetof_cursor
+    and member_offset(_members["pgerror"]) == offsetof_pgerror
+    and member_offset(_members["pgcode"]) == offsetof_pgcode
+    and member_offset(_members["cursor"]) == offsetof_cursor
 )
 errors_known = layout_known
 
@@ -100,18 +91,11 @@ cdef object decode(object raw, const char *text):
     return text_decoder(raw)(text[:strlen(text)], "replace")[0]
 
 
-cdef void _set(PyObject **field, object value):
-    cdef PyObject *old = field[0]
-    Py_INCREF(value)
-    field[0] = <PyObject *>value
-    Py_XDECREF(old)
-
-
 cdef object make_error(object cls, str message, object cursor):
     """An exception of psycopg2's with its `cursor`."""
     error = cls(message)
     if cursor is not None and isinstance(error, Error):
-        _set(&(<aiopgx_error *>error).cursor, cursor)
+        set_field(&(<aiopgx_error *>error).cursor, cursor)
     return error
 
 
@@ -142,9 +126,9 @@ cdef object result_error(PGconn *conn, PGresult *res, object raw, object cursor)
         if not isinstance(error, Error):
             return error
         fields = <aiopgx_error *>error
-        _set(&fields.pydecoder, text_decoder(raw))
-        _set(&fields.pgerror, decode(raw, text))
-        _set(&fields.pgcode, decode(raw, sqlstate))
+        set_field(&fields.pydecoder, text_decoder(raw))
+        set_field(&fields.pgerror, decode(raw, text))
+        set_field(&fields.pgcode, decode(raw, sqlstate))
         fields.pgres = res
         res = NULL
         return error

@@ -69,6 +69,8 @@ cdef extern from *:
 
 cdef bint casters_known         # CasterStruct is what psycopg2 has
 cdef bint cursors_known         # CursorStruct is what psycopg2 has
+cdef Py_ssize_t member_offset(object descr) noexcept
+cdef void set_field(PyObject **field, object value) noexcept
 cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1

@@ -50,11 +50,16 @@ cdef type ConnectionType = psycopg2.extensions.connection
 cdef type CasterType = type(psycopg2._psycopg.STRING)
 
 
+cdef Py_ssize_t member_offset(object descr) noexcept:
+    """The offset of a member of a C type, or -1."""
+    return aiopgx_offset(descr)
+
+
 cdef bint _same(type cls, Py_ssize_t size, dict offsets) except -1:
     if cls.__basicsize__ != size:
         return False
     for name, offset in offsets.items():
-        if aiopgx_offset(vars(cls)[name]) != offset:
+        if member_offset(vars(cls)[name]) != offset:
             return False
     return True
 
@@ -85,7 +90,7 @@ cursors_known = pq.libVersion != 0 and _same(CursorType, sizeof(CursorStruct), {
     "query": cursor_query, "name": cursor_name, "string_types": cursor_string_types,
     "binary_types": cursor_binary_types,
 })
-cdef Py_ssize_t _connection_closed = aiopgx_offset(vars(ConnectionType)["closed"])
+cdef Py_ssize_t _connection_closed = member_offset(vars(ConnectionType)["closed"])
 
 
 cdef CasterStruct *caster_struct(object caster) noexcept:
@@ -106,7 +111,7 @@ cdef bint is_closed(object cursor) except -1:
     return c.closed or (<long *>(<char *>c.conn + _connection_closed))[0] != 0
 
 
-cdef void _set(PyObject **field, object value) noexcept:
+cdef void set_field(PyObject **field, object value) noexcept:
     cdef PyObject *old = field[0]
     Py_INCREF(value)
     field[0] = <PyObject *>value
@@ -139,10 +144,10 @@ cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) ex
     c.row = row
     c.lastoid = lastoid
     c.columns = len(casts)
-    _set(&c.description, description)
-    _set(&c.casts, casts)
-    _set(&c.pgstatus, statusmessage)
-    _set(&c.query, query)
+    set_field(&c.description, description)
+    set_field(&c.casts, casts)
+    set_field(&c.pgstatus, statusmessage)
+    set_field(&c.query, query)
     return 0
 
 
