@@ -12,6 +12,8 @@ Fixtures
   connect      ``await connect(**kw)`` -> `impl.Connection`; closed after the test
   pool         ``await pool(**kw)`` -> `impl.Pool`; terminated after the test
   side         a synchronous psycopg2 connection (autocommit) that looks on from outside
+  roads        a `roads.Roads`: the same statement through psycopg2 and both roads of aiopgx; what
+               a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
@@ -37,6 +39,7 @@ import re
 import psycopg2
 import psycopg2.extensions
 import pytest
+from roads import Roads
 from support import LOOP_KINDS, new_loop, shut_down
 
 import aiopgx
@@ -223,6 +226,25 @@ def ours(impl):
 def side(dsn):
     with side_connection(dsn) as conn:
         yield conn
+
+
+@pytest.fixture(scope="module")
+def open_roads(dsn):
+    roads = Roads(dsn)
+    yield roads
+    roads.close()
+
+
+@pytest.fixture
+def roads(open_roads):
+    types = [dict(raw.string_types) for raw in open_roads.raws()]
+    yield open_roads
+    open_roads.prepare("ROLLBACK")
+    open_roads.prepare("RESET ALL")
+    for raw, before in zip(open_roads.raws(), types, strict=True):
+        raw.string_types.clear()
+        raw.string_types.update(before)
+        raw.notices.clear()
 
 
 @pytest.fixture

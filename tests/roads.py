@@ -1,0 +1,234 @@
+"""One statement on each road, and everything that a program can see of its outcome.
+
+The roads: psycopg2 itself ("psycopg2"), aiopgx decoding natively ("native"), and aiopgx where
+psycopg2 executes ("foreign", by a cursor class that aiopgx does not know).
+
+    roads.same(sql, parameters)      the outcome, which is the same on every road
+    roads.prepare(sql)               a statement on every road, such as SET
+    roads.raws()                     the psycopg2 connections, to register types with
+    with roads.using(function): ...  call function(psycopg2 cursor) before each execution
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+from support import new_loop, shut_down
+
+import aiopgx
+
+COLUMN = [
+    *("name", "type_code", "display_size", "internal_size", "precision", "scale", "null_ok"),
+    *("table_oid", "table_column"),
+]
+ATTRIBUTES = ["rowcount", "rownumber", "lastrowid", "statusmessage", "query"]
+DIAG = [name for name in dir(psycopg2.extensions.Diagnostics) if not name.startswith("_")]
+
+
+# --- what can be seen -----------------------------------------------------------------------------
+
+
+def portrait(value):
+    """All of a value: type, repr, and those of what it holds."""
+    if isinstance(value, memoryview):
+        return (
+            *("memoryview", bytes(value), value.format, value.readonly, value.nbytes),
+            *(value.itemsize, value.ndim, value.shape, value.strides, value.contiguous),
+        )
+    if isinstance(value, psycopg2.extensions.Column):
+        return [portrait(getattr(value, name)) for name in COLUMN]
+    if isinstance(value, psycopg2.extras.DictRow):
+        return type(value), [portrait(item) for item in value], dict(value.items())
+    if hasattr(value, "_fields"):  # each execution may make its own class
+        return type(value).__name__, value._fields, [portrait(item) for item in value]
+    if type(value) in (list, tuple):
+        return type(value), [portrait(item) for item in value]
+    if isinstance(value, dict):
+        return type(value), [(portrait(key), portrait(item)) for key, item in value.items()]
+    if isinstance(value, psycopg2.extras.Range):
+        ends = [portrait(end) for end in (value.lower, value.upper)]
+        return type(value), repr(value), value._bounds, value.isempty, *ends
+    return type(value), repr(value)
+
+
+def portrait_of_error(error):
+    """All of an exception but its cursor and its traceback."""
+    seen = [type(error), portrait(error.args), str(error), repr(error)]
+    chain = [error.__cause__, error.__context__, error.__suppress_context__]
+    seen += [link if isinstance(link, (bool, type(None))) else type(link) for link in chain]
+    if isinstance(error, psycopg2.Error):
+        seen += [error.pgcode, error.pgerror]
+        seen += [getattr(error.diag, name) for name in DIAG]
+    return seen
+
+
+def attributes(cursor):
+    """`description` with each column's nine attributes, and the other attributes of a result."""
+    columns = cursor.description
+    if columns is not None:
+        columns = [type(columns), *(portrait(column) for column in columns)]
+    return [columns, *(getattr(cursor, name) for name in ATTRIBUTES)]
+
+
+class Outcome:
+    """What became of a statement. Equal outcomes can't be told apart by a program.
+
+    rows: what fetchall() gave, None after an error.
+    error: the exception of the execution or of fetchall(), or None.
+    seen: what is compared.
+    """
+
+    def __init__(self):
+        self.rows = self.error = None
+        self.seen = []
+
+    def raised(self, error, cursor, when):
+        self.error = error
+        self.seen.append((when, portrait_of_error(error)))
+        if isinstance(error, psycopg2.Error) and when == "execute":
+            self.seen.append(error.cursor is cursor)
+
+    def __repr__(self):
+        return f"Outcome(rows={self.rows!r}, error={self.error!r})"
+
+
+def check_equal(name, sql, got, expected):
+    assert got == expected, f"{name}: {sql!r}\n{got}\nbut psycopg2:\n{expected}"
+
+
+# --- the roads ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def unknown(factory):
+    """A cursor class that does the same, and that aiopgx leaves to psycopg2."""
+    return type("Unknown", (factory,), {"__module__": factory.__module__})
+
+
+class Reference:
+    """psycopg2 as its users call it, set up as aiopg sets its connections up."""
+
+    name = "psycopg2"
+
+    def __init__(self, dsn, **kwargs):
+        self.raw = psycopg2.connect(dsn, **kwargs)
+        self.raw.autocommit = True
+        psycopg2.extras.register_uuid(conn_or_curs=self.raw)
+        psycopg2.extras.register_default_json(self.raw)
+        oids = psycopg2.extras.HstoreAdapter.get_oids(self.raw)
+        if oids[0]:
+            psycopg2.extras.register_hstore(self.raw, oid=oids[0], array_oid=oids[1])
+
+    def execute(self, sql, parameters, factory, hook):
+        outcome = Outcome()
+        with self.raw.cursor(cursor_factory=factory) as cursor:
+            hook(cursor)
+            when = "execute"
+            try:
+                cursor.execute(sql, parameters)
+                outcome.seen.append(attributes(cursor))
+                when = "fetch"
+                outcome.rows = cursor.fetchall() if cursor.description is not None else None
+            except Exception as error:
+                outcome.raised(error, cursor, when)
+            outcome.seen.append(attributes(cursor))
+        return outcome
+
+    def close(self):
+        self.raw.close()
+
+
+class Ours:
+    """aiopgx; its statements are executed from synchronous code."""
+
+    def __init__(self, name, dsn, **kwargs):
+        self.name = name
+        self.loop = new_loop("asyncio")
+        self.errors = []
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        self.conn = self.run(self._connect(dsn, kwargs))
+        self.raw = self.conn.raw
+
+    def run(self, coroutine):
+        return self.loop.run_until_complete(coroutine)
+
+    async def _connect(self, dsn, kwargs):
+        return await aiopgx.connect(dsn, **kwargs)
+
+    def execute(self, sql, parameters, factory, hook):
+        return self.run(self._execute(sql, parameters, factory, hook))
+
+    async def _execute(self, sql, parameters, factory, hook):
+        outcome = Outcome()
+        if self.name == "foreign":
+            factory = unknown(factory)
+        async with self.conn.cursor(cursor_factory=factory) as cursor:
+            hook(cursor._psycopg)
+            when = "execute"
+            try:
+                await cursor.execute(sql, parameters)
+                outcome.seen.append(attributes(cursor))
+                when = "fetch"
+                outcome.rows = await cursor.fetchall() if cursor.description is not None else None
+            except Exception as error:
+                outcome.raised(error, cursor._psycopg, when)
+            outcome.seen.append(attributes(cursor))
+        assert not self.errors, self.errors
+        return outcome
+
+    def close(self):
+        async def close():
+            self.conn.close()
+
+        self.run(close())
+        shut_down(self.loop)
+
+
+class Roads:
+    """Connections to one database, one for each road; close() when done."""
+
+    def __init__(self, dsn, **kwargs):
+        self.reference = Reference(dsn, **kwargs)
+        self.ours = [Ours(name, dsn, **kwargs) for name in ("native", "foreign")]
+        self.hook = lambda cursor: None
+
+    @property
+    def all(self):
+        return [self.reference, *self.ours]
+
+    def raws(self):
+        """The psycopg2 connection of each road."""
+        return [road.raw for road in self.all]
+
+    @contextlib.contextmanager
+    def using(self, hook):
+        """Let hook(psycopg2 cursor) prepare each cursor."""
+        before, self.hook = self.hook, hook
+        try:
+            yield
+        finally:
+            self.hook = before
+
+    def same(self, sql, parameters=None, factory=psycopg2.extensions.cursor):
+        """Execute and fetch everywhere; the outcome of psycopg2, after the others were equal."""
+        expected = self.reference.execute(sql, parameters, factory, self.hook)
+        for road in self.ours:
+            got = road.execute(sql, parameters, factory, self.hook)
+            check_equal(road.name, sql, got.seen, expected.seen)
+            check_equal(road.name, sql, portrait(got.rows), portrait(expected.rows))
+        return expected
+
+    def prepare(self, sql):
+        """A statement that must go well everywhere, and is none to compare."""
+        for road in self.all:
+            outcome = road.execute(sql, None, psycopg2.extensions.cursor, lambda cursor: None)
+            if outcome.error is not None:
+                raise outcome.error
+
+    def close(self):
+        for road in self.all:
+            road.close()
