@@ -6,6 +6,7 @@
 #
 # AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test) name a server to use. Without them a throw-away
 # one is started, from an installed PostgreSQL or else from a PyPI package that carries one.
+# AIOPGX_LONG=1 (test) generates many more values, for many minutes.
 
 PYTHON =
 VENV = .venv

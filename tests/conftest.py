@@ -24,6 +24,9 @@ Environment
   AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
   AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop
+  AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
+                             20 times as many unless the test says how many, for many minutes;
+                             otherwise the same values each time
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ import re
 import psycopg2
 import psycopg2.extensions
 import pytest
+from hypothesis import settings
 from roads import Roads
-from support import LOOP_KINDS, new_loop, shut_down
+from support import LONG, LOOP_KINDS, new_loop, shut_down
 
 import aiopgx
 from aiopgx.tools import server
@@ -49,10 +53,17 @@ IMPLEMENTATIONS = ["aiopg", "aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
 # Seconds for the coroutine of a test. pytest-timeout's signal does not wake up uvloop.
-LIMIT = 50
+LIMIT = 3600 if LONG else 50
+
+settings.register_profile("normal", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile("long", max_examples=2000, print_blob=True, deadline=None)
+settings.load_profile("long" if LONG else "normal")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
+    if LONG and config.getoption("timeout", None) is None:
+        config.option.timeout = LIMIT
     config.addinivalue_line("markers", "all_loops: run on asyncio, its debug mode and uvloop")
     config.addinivalue_line("filterwarnings", "error")
 

@@ -11,6 +11,9 @@ import time
 
 LOOP_KINDS = ["asyncio", "debug", "uvloop"]
 
+# Whether the tests with generated values may take many minutes.
+LONG = os.environ.get("AIOPGX_LONG") == "1"
+
 
 def new_loop(kind):
     """A new event loop of one of `LOOP_KINDS`."""
