@@ -7,12 +7,14 @@ psycopg2 executes ("foreign", by a cursor class that aiopgx does not know).
     roads.prepare(sql)               a statement on every road, such as SET
     roads.raws()                     the psycopg2 connections, to register types with
     with roads.using(function): ...  call function(psycopg2 cursor) before each execution
+    roads.alike(walk)                what `await walk(road)` gives, which is the same on every road
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 
 import psycopg2
 import psycopg2.extensions
@@ -96,6 +98,11 @@ class Outcome:
         return f"Outcome(rows={self.rows!r}, error={self.error!r})"
 
 
+async def settle(value):
+    """What a cursor's method gives: psycopg2's a value, ours an awaitable."""
+    return await value if inspect.isawaitable(value) else value
+
+
 def check_equal(name, sql, got, expected):
     assert got == expected, f"{name}: {sql!r}\n{got}\nbut psycopg2:\n{expected}"
 
@@ -122,6 +129,20 @@ class Reference:
         oids = psycopg2.extras.HstoreAdapter.get_oids(self.raw)
         if oids[0]:
             psycopg2.extras.register_hstore(self.raw, oid=oids[0], array_oid=oids[1])
+
+    def run(self, coroutine):
+        """The result of a coroutine that has nothing to wait for."""
+        with contextlib.closing(coroutine):
+            try:
+                coroutine.send(None)
+            except StopIteration as stopped:
+                return stopped.value
+        raise RuntimeError("psycopg2 does not wait")
+
+    async def cursor(self, factory=psycopg2.extensions.cursor):
+        """A new cursor, and the psycopg2 cursor in it."""
+        cursor = self.raw.cursor(cursor_factory=factory)
+        return cursor, cursor
 
     def execute(self, sql, parameters, factory, hook):
         outcome = Outcome()
@@ -158,6 +179,13 @@ class Ours:
 
     async def _connect(self, dsn, kwargs):
         return await aiopgx.connect(dsn, **kwargs)
+
+    async def cursor(self, factory=psycopg2.extensions.cursor):
+        """A new cursor, and the psycopg2 cursor in it."""
+        if self.name == "foreign":
+            factory = unknown(factory)
+        cursor = await self.conn.cursor(cursor_factory=factory)
+        return cursor, cursor._psycopg
 
     def execute(self, sql, parameters, factory, hook):
         return self.run(self._execute(sql, parameters, factory, hook))
@@ -220,6 +248,16 @@ class Roads:
             got = road.execute(sql, parameters, factory, self.hook)
             check_equal(road.name, sql, got.seen, expected.seen)
             check_equal(road.name, sql, portrait(got.rows), portrait(expected.rows))
+        return expected
+
+    def alike(self, walk):
+        """Run the coroutine walk(road) everywhere; psycopg2's result, after the others were equal.
+
+        It awaits nothing but settle() and road.cursor().
+        """
+        expected = self.reference.run(walk(self.reference))
+        for road in self.ours:
+            check_equal(road.name, walk.__name__, road.run(walk(road)), expected)
         return expected
 
     def prepare(self, sql):
