@@ -103,8 +103,21 @@ async def settle(value):
     return await value if inspect.isawaitable(value) else value
 
 
+def first_difference(got, expected):
+    """The innermost items of two nested sequences that are not equal."""
+    if isinstance(got, (list, tuple)) and type(got) is type(expected) and len(got) == len(expected):
+        for item, other in zip(got, expected, strict=True):
+            if item != other:
+                return first_difference(item, other)
+    return got, expected
+
+
 def check_equal(name, sql, got, expected):
-    assert got == expected, f"{name}: {sql!r}\n{got}\nbut psycopg2:\n{expected}"
+    if got != expected:
+        ours, theirs = first_difference(got, expected)
+        raise AssertionError(
+            f"{name}: {sql!r}\n{ours!r}\nbut psycopg2:\n{theirs!r}\nin {got}\nand {expected}"
+        )
 
 
 # --- the roads ------------------------------------------------------------------------------------
