@@ -8,6 +8,8 @@ psycopg2 executes ("foreign", by a cursor class that aiopgx does not know).
     roads.raws()                     the psycopg2 connections, to register types with
     with roads.using(function): ...  call function(psycopg2 cursor) before each execution
     roads.alike(walk)                what `await walk(road)` gives, which is the same on every road
+    roads.same_text(sql, parameters) same(), with mogrify()
+    roads.same_steps(step, ...)      what each step on one cursor gives, the same on every road
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import types
 
 import psycopg2
 import psycopg2.extensions
@@ -44,7 +47,8 @@ def portrait(value):
     if isinstance(value, psycopg2.extensions.Column):
         return [portrait(getattr(value, name)) for name in COLUMN]
     if isinstance(value, psycopg2.extras.DictRow):
-        return type(value), [portrait(item) for item in value], dict(value.items())
+        items = [(key, portrait(item)) for key, item in value.items()]
+        return type(value), [portrait(item) for item in value], items
     if hasattr(value, "_fields"):  # each execution may make its own class
         return type(value).__name__, value._fields, [portrait(item) for item in value]
     if type(value) in (list, tuple):
@@ -112,8 +116,31 @@ def first_difference(got, expected):
     return got, expected
 
 
+class Tally:
+    """What was compared, for the summary of the session."""
+
+    def __init__(self):
+        self.types, self.settings = set(), set()  # their names
+        self.results = self.values = self.differences = 0
+
+    def add(self, rows):
+        self.results += 1
+        self.values += sum(map(len, rows or ()))
+
+    def __str__(self):
+        return (
+            f"{len(self.types)} types x {len(self.settings)} settings x 3 roads, "
+            f"{self.results:,} results with {self.values:,} values compared, "
+            f"{self.differences} differences"
+        )
+
+
+tally = Tally()
+
+
 def check_equal(name, sql, got, expected):
     if got != expected:
+        tally.differences += 1
         ours, theirs = first_difference(got, expected)
         raise AssertionError(
             f"{name}: {sql!r}\n{ours!r}\nbut psycopg2:\n{theirs!r}\nin {got}\nand {expected}"
@@ -255,12 +282,37 @@ class Roads:
             self.hook = before
 
     def same(self, sql, parameters=None, factory=psycopg2.extensions.cursor):
-        """Execute and fetch everywhere; the outcome of psycopg2, after the others were equal."""
-        expected = self.reference.execute(sql, parameters, factory, self.hook)
+        """Execute and fetch everywhere; the outcome of psycopg2, after the others were equal.
+
+        parameters: may be a function that makes them, for iterators and the like.
+        """
+        make = parameters if isinstance(parameters, types.FunctionType) else lambda: parameters
+        expected = self.reference.execute(sql, make(), factory, self.hook)
+        rows = portrait(expected.rows)
         for road in self.ours:
-            got = road.execute(sql, parameters, factory, self.hook)
+            got = road.execute(sql, make(), factory, self.hook)
             check_equal(road.name, sql, got.seen, expected.seen)
-            check_equal(road.name, sql, portrait(got.rows), portrait(expected.rows))
+            check_equal(road.name, sql, portrait(got.rows), rows)
+        tally.add(expected.rows)
+        return expected
+
+    def same_text(self, sql, parameters=None):
+        """As same(), and mogrify() gives the text that `query` shows."""
+        make = parameters if isinstance(parameters, types.FunctionType) else lambda: parameters
+
+        async def mogrify(road):
+            cursor, _ = await road.cursor()
+            with contextlib.closing(cursor):
+                try:
+                    return cursor.mogrify(sql, make())
+                except Exception as error:
+                    return portrait_of_error(error)
+
+        text = self.alike(mogrify)
+        expected = self.same(sql, parameters)
+        sent = expected.seen[-1][-1]
+        # what was refused leaves no query, and what failed its own
+        assert sent == (text if isinstance(text, bytes) else None)
         return expected
 
     def alike(self, walk):
@@ -272,6 +324,31 @@ class Roads:
         for road in self.ours:
             check_equal(road.name, walk.__name__, road.run(walk(road)), expected)
         return expected
+
+    def same_steps(self, *steps, factory=psycopg2.extensions.cursor):
+        """Take the steps on one cursor everywhere; what psycopg2's have given.
+
+        A step is a method of the cursor with its arguments, as in ("execute", "SELECT 1"), or a
+        function to be called with the psycopg2 cursor. After each the attributes are compared.
+        """
+
+        async def take(road):
+            seen = []
+            cursor, impl = await road.cursor(factory)
+            with contextlib.closing(cursor):
+                for step in steps:
+                    try:
+                        if callable(step):
+                            step(impl)
+                        else:
+                            name, *arguments = step
+                            seen.append(portrait(await settle(getattr(cursor, name)(*arguments))))
+                    except Exception as error:
+                        seen.append(portrait_of_error(error))
+                    seen.append(attributes(cursor))
+            return seen
+
+        return self.alike(take)
 
     def prepare(self, sql):
         """A statement that must go well everywhere, and is none to compare."""
