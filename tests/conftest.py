@@ -43,7 +43,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from hypothesis import settings
-from roads import Roads
+from roads import Roads, tally
 from support import LONG, LOOP_KINDS, new_loop, shut_down
 
 import aiopgx
@@ -76,6 +76,11 @@ def pytest_report_header(config):
     loop = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
     lines = [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{loop}"]
     return [*lines, *(f"{'left out':<15}{name}" for name in collect_ignore)]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if tally.types:
+        terminalreporter.write_line(f"differential: {tally}")
 
 
 def pytest_generate_tests(metafunc):
