@@ -23,7 +23,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extras import DictRow
 from roads import portrait, portrait_of_error
@@ -363,7 +363,6 @@ def test_each_operation(roads, factory, columns):
 
 
 @each_factory
-@settings(max_examples=40, deadline=None)
 @given(
     columns=st.sampled_from(["plain", "mutable values", "duplicates", "odd names", "none"]),
     texts=st.lists(st.sampled_from(list(OPERATIONS)), min_size=2, max_size=10),
