@@ -97,11 +97,10 @@ def model_step(cursor, name, *args):
 
 async def iterate(cursor, count):
     rows = []
-    if count:
-        async for row in cursor:
-            rows.append(row)
-            if len(rows) == count:
-                break
+    async for row in cursor:
+        rows.append(row)
+        if len(rows) == count:
+            break
     return rows
 
 
@@ -283,7 +282,7 @@ STEPS = st.one_of(
     st.just(("fetchall",)),
     st.just(("fetchmany",)),
     st.tuples(st.just("fetchmany"), st.sampled_from(SIZES)),
-    st.tuples(st.just("iterate"), st.integers(0, 6)),
+    st.tuples(st.just("iterate"), st.integers(1, 6)),
     st.tuples(st.just("scroll"), st.sampled_from(DISTANCES)),
     st.tuples(st.just("scroll"), st.integers(-3, 6), st.sampled_from(MODES)),
     st.tuples(st.just("arraysize"), st.sampled_from(SIZES)),
@@ -300,12 +299,11 @@ def test_any_sequence(players, factory, steps):
 
 # --- the connection is closed ---------------------------------------------------------------------
 
+FETCHES = [("fetchone",), ("fetchmany",), ("fetchall",), ("iterate", 1), ("scroll", 1)]
+closings = pytest.mark.parametrize("how", ["closed", "closed behind our back"])
 
-@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
-@pytest.mark.parametrize("how", ["closed", "closed behind our back"])
-async def test_connection_closed_under_a_result(connect, dsn, factory, how):
-    """What was known stays, and nothing is fetched any more."""
-    steps = [("fetchone",), ("fetchmany",), ("fetchall",), ("iterate", 1), ("scroll", 1), FIVE]
+
+async def check_closed(connect, dsn, how, factory, steps):
     raw = psycopg2.connect(dsn)
     with raw.cursor(cursor_factory=factory) as model:
         model.execute(FIVE[1])
@@ -318,4 +316,17 @@ async def test_connection_closed_under_a_result(connect, dsn, factory, how):
     await cursor.fetchone()
     (conn if how == "closed" else conn.raw).close()
     got = [state(cursor), *[await step(cursor, *each) for each in steps]]
-    assert got == expected
+    check_equal(how, steps, got, expected)
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+@closings
+async def test_connection_closed_under_a_result(connect, dsn, how, factory):
+    """What was known stays, and nothing is fetched any more."""
+    await check_closed(connect, dsn, how, factory, FETCHES)
+
+
+@OPEN
+@closings
+async def test_execution_on_a_closed_connection(ours, connect, dsn, how):
+    await check_closed(connect, dsn, how, FACTORIES["tuple"], [FIVE, *FETCHES])
