@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import datetime
 import decimal
 import enum
@@ -25,6 +26,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import AsIs, Binary, ISQLQuote, QuotedString
 from psycopg2.extras import Json
+from roads import attributes, portrait, portrait_of_error, settle
 from support import until
 
 import aiopgx
@@ -439,6 +441,8 @@ def test_prepare_gets_the_psycopg2_connection(roads):
 
 # --- refused on a cursor that has a result --------------------------------------------------------
 
+FORGOTTEN = "a statement that is not sent makes the cursor forget the one before"
+
 REFUSED = {
     "too few": ("SELECT %s", ()),
     "too many": ("SELECT %s", (1, 2)),
@@ -457,11 +461,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="a statement that is not sent makes the cursor forget the one before",
-)
+@pytest.mark.xfail(aiopgx.capabilities().native, strict=True, reason=FORGOTTEN)
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
 def test_refused_after_a_result(roads, arguments):
     """What the cursor still shows of the statement before."""
@@ -565,3 +565,118 @@ def test_adapters_in_a_composed_statement_are_asked_once(roads):
         return sql.SQL("SELECT {}").format(sql.Literal(value)), None
 
     assert [times_asked(road, wrap) for road in roads.all] == [1, 1, 1]
+
+
+# --- callproc and executemany ---------------------------------------------------------------------
+
+
+def called(name, *parameters):
+    """callproc() without its value: asynchronous, there is none."""
+
+    async def walk(road):
+        cursor, _ = await road.cursor()
+        with contextlib.closing(cursor):
+            try:
+                await settle(cursor.callproc(name, *parameters))
+                seen = portrait(await settle(cursor.fetchall()))
+            except Exception as error:
+                seen = portrait_of_error(error)
+            return seen, attributes(cursor)
+
+    return walk
+
+
+CALLS = {
+    "nothing": ("version",),
+    "none": ("version", None),
+    "tuple": ("upper", ("é",)),
+    "list": ("concat", ["it's", 1, None, b"x", decimal.Decimal("1.5"), [1, None], True]),
+    "str": ("concat", "ab"),
+    "dict": ("make_interval", {"days": 5, "hours": -1}),
+    "ordered dict": ("make_interval", collections.OrderedDict(hours=1, days=2)),
+    "dict subclass": ("make_interval", collections.defaultdict(int, days=5)),
+    "empty dict": ("version", {}),
+    "odd names": ("make_interval", {'da"ys': 1}),
+    "no such argument": ("make_interval", {"é": 1}),
+    "keys of other types": ("make_interval", {1: 1}),
+    "bytes as keys": ("make_interval", {b"days": 1}),
+    "mapping": ("make_interval", types.MappingProxyType({"days": 1})),
+    "placeholders": ("concat", ["%s", "%(a)s", "%%"]),
+    "percent in the name": ("concat(%s", ["x"]),
+    "int": ("version", 5),
+    "generator": ("version", iter([1])),
+    "set": ("concat", {1}),
+    "object": ("concat", [object()]),
+    "NUL": ("concat", ["\0"]),
+    "surrogate": ("concat", ["\ud800"]),
+    "bytes as the name": (b"upper", ["x"]),
+    "no name": (None, ["x"]),
+    "surrogate in the name": ("\ud800", []),
+    "not there": ("no_such_function", [1]),
+    "schema": ("pg_catalog.upper", ["x"]),
+    "in": ("concat", [(1, 2)]),
+    "composed name": (sql.SQL("upper"), ["x"]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_callproc(roads, call):
+    roads.alike(called(*call))
+    assert roads.same("SELECT %s", (1,)).rows == [(1,)]
+
+
+MANY = {
+    "tuples": ("VALUES (%s, %s)", [(1, "it's"), (None, b"x"), (1.5, [1])]),
+    "one": ("SELECT %s", [(1,)]),
+    "none": ("SELECT %s", []),
+    "dicts": ("SELECT %(a)s", [{"a": 1}, {"a": "é", "b": 2}]),
+    "lists": ("SELECT %s, '%%'", [[1], ["\\"]]),
+    "str": ("SELECT %s", "ab"),
+    "without parameters": ("SELECT 1", [None, (), {}]),
+    "inserts": ("INSERT INTO pairs VALUES (%s, %s)", [(1, "é"), (2, None)]),
+    "updates": ("UPDATE pairs SET b = %s WHERE a > %s", [("x", 0), ("y", 100)]),
+    "too many": ("SELECT %s", [(1, 2)]),
+    "NUL": ("SELECT %s", [("\0",)]),
+    "failing": ("SELECT 1/%s", [(1,), (0,), (2,)]),
+    "no sets": ("SELECT 1", [5]),
+    "not to iterate": ("SELECT 1", 5),
+    "empty operation": ("", [()]),
+    "no operation": (None, [()]),
+    "composed": (sql.SQL("SELECT {}").format(sql.Placeholder()), [(1,), ("x",)]),
+}
+
+
+@pytest.mark.parametrize("arguments", MANY.values(), ids=MANY)
+def test_executemany(roads, arguments):
+    """What is sent, and what is left to see after the last set or the one that failed."""
+    roads.prepare("CREATE TEMP TABLE IF NOT EXISTS pairs (a int, b text)")
+    operation, sets = arguments
+    roads.same_steps(("executemany", operation, sets), ("execute", "SELECT %s", [1]), ("fetchall",))
+
+
+@pytest.mark.xfail(strict=True, reason="psycopg2's rowcount is -1 from then on")
+def test_fetch_after_executemany(roads):
+    roads.same_steps(("executemany", "SELECT %s", [(1,), (2,)]), ("fetchone",))
+
+
+@pytest.mark.xfail(aiopgx.capabilities().native, strict=True, reason=FORGOTTEN)
+@pytest.mark.parametrize("refused", [(2,), (2, object()), (2, "\0")], ids=repr)
+def test_executemany_that_stops_in_the_middle(roads, refused):
+    roads.prepare("CREATE TEMP TABLE IF NOT EXISTS pairs (a int, b text)")
+    roads.same_steps(("executemany", "INSERT INTO pairs VALUES (%s, %s)", [(1, "x"), refused]))
+
+
+def test_executemany_takes_any_iterable(roads):
+    def sets():
+        yield (1, "it's")
+        yield [2, None]
+
+    for road in roads.all:
+
+        async def walk(road=road):
+            cursor, _ = await road.cursor()
+            with contextlib.closing(cursor):
+                await settle(cursor.executemany("SELECT %s, %s", sets()))
+                return cursor.query, cursor.rowcount
+
+        assert road.run(walk()) == (b"SELECT 2, NULL", 2)

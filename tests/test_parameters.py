@@ -1,9 +1,12 @@
 """Parameters in the statement: the text sent is the one that psycopg2 makes."""
 
 import asyncio
+import collections
+import contextlib
 import datetime
 import decimal
 import enum
+import types
 import uuid
 
 import psycopg2
@@ -12,7 +15,21 @@ import psycopg2.extras
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg2 import sql
+from roads import Roads
 from support import fetch, new_loop, shut_down
+
+
+def run(road, operation, parameters):
+    """The outcome on one road."""
+    return road.execute(operation, parameters, psycopg2.extensions.cursor, lambda cursor: None)
+
+
+@pytest.fixture
+def check(roads):
+    """check(operation, parameters) -> psycopg2's outcome; the connections must stay usable."""
+    yield roads.same_text
+    assert roads.same("SELECT %s", (1,)).rows == [(1,)]
 
 
 class Number(int):
@@ -21,6 +38,14 @@ class Number(int):
 
 class Text(str):
     pass
+
+
+class Loud(str):
+    def __str__(self):
+        return "loud"
+
+    def encode(self, *args):
+        return b"encoded"
 
 
 class Real(float):
@@ -270,3 +295,396 @@ async def test_thousands_of_statements(connect):
     conn = await connect()
     for n in range(1500):
         assert await fetch(conn, f"SELECT {n} + %s", (1,)) == [(n + 1,)]
+
+
+# --- the parameters as a whole --------------------------------------------------------------------
+
+
+class Indexed:
+    """The least of a sequence."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+    def __len__(self):
+        return len(self.values)
+
+
+class Unsized:
+    def __getitem__(self, index):
+        return index
+
+
+class Named:
+    """The least of a mapping."""
+
+    def __getitem__(self, name):
+        return f"<{name}>"
+
+
+class Refusing:
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, name):
+        raise self.error
+
+    def __len__(self):
+        return 2
+
+
+# Not for more placeholders than len() says: psycopg2 would write behind the end of a tuple.
+class Missing(dict):
+    def __missing__(self, name):
+        return name * 2
+
+
+class Stubborn(dict):
+    """Its items are not what it gives."""
+
+    def __getitem__(self, name):
+        return "given"
+
+
+class Crooked(list):
+    def __getitem__(self, index):
+        return "given"
+
+
+Pair = collections.namedtuple("Pair", "a b")
+
+WHOLES = {
+    "none": lambda: None,
+    "empty tuple": lambda: (),
+    "empty list": lambda: [],
+    "empty dict": lambda: {},
+    "empty str": lambda: "",
+    "tuple": lambda: (1, "a"),
+    "list": lambda: [1, "a"],
+    "dict": lambda: {"a": 1, "b": "x"},
+    "short": lambda: (1,),
+    "long": lambda: (1, 2, 3),
+    "long list": lambda: [1, 2, 3],
+    "dict with more": lambda: {"a": 1, "b": 2, "c": object()},
+    "dict without b": lambda: {"a": 1},
+    "dict of numbers": lambda: {0: "x", 1: "y"},
+    "dict of bytes": lambda: {b"a": "x", b"b": "y"},
+    "namedtuple": lambda: Pair(1, "x"),
+    "range": lambda: range(2),
+    "str": lambda: "xy",
+    "bytes": lambda: b"xy",
+    "bytearray": lambda: bytearray(b"xy"),
+    "memoryview": lambda: memoryview(b"xy"),
+    "deque": lambda: collections.deque([1, 2]),
+    "custom sequence": lambda: Indexed(1, "x"),
+    "sequence too short": lambda: Indexed(1),
+    "sequence without length": lambda: Unsized(),
+    "list with its own items": lambda: Crooked([1, 2]),
+    "userlist": lambda: collections.UserList([1, 2]),
+    "generator": lambda: (i for i in range(2)),
+    "iterator": lambda: iter([1, 2]),
+    "map": lambda: map(int, "12"),
+    "set": lambda: {1},
+    "frozenset": lambda: frozenset([1]),
+    "dict keys": lambda: {1: 2}.keys(),
+    "int": lambda: 5,
+    "zero": lambda: 0,
+    "false": lambda: False,
+    "float": lambda: 1.5,
+    "object": lambda: object(),
+    "type": lambda: dict,
+    "alias": lambda: list[int],
+    "ordered dict": lambda: collections.OrderedDict(b="x", a=1),
+    "default dict": lambda: collections.defaultdict(lambda: "new", a=1),
+    "counter": lambda: collections.Counter("ab"),
+    "chain map": lambda: collections.ChainMap({"a": 1}, {"b": "x"}),
+    "mapping proxy": lambda: types.MappingProxyType({"a": 1, "b": "x"}),
+    "userdict": lambda: collections.UserDict(a=1, b="x"),
+    "custom mapping": lambda: Named(),
+    "missing": lambda: Missing(a=1, z=2),
+    "dict with its own items": lambda: Stubborn(a=1, b=2),
+    **{
+        f"refusing with {error!r}": lambda error=error: Refusing(error)
+        for error in (KeyError("no"), ValueError("no"), IndexError(5), psycopg2.DataError("no"))
+    },
+    "row of psycopg2": lambda: psycopg2.extras.RealDictRow(a=1, b="x"),
+}
+
+
+@pytest.mark.parametrize("make", WHOLES.values(), ids=WHOLES)
+def test_parameters_as_a_whole(check, make):
+    for operation in (
+        *("SELECT %s, %s", "SELECT %(a)s, %(b)s", "SELECT %(a)s, %(a)s", "SELECT %s"),
+        *("SELECT 5", "SELECT 5 %% 3", "SELECT 'x' LIKE '%'", "SELECT '%s'"),
+    ):
+        check(operation, make)
+
+
+def test_defaultdict_keeps_what_it_made(roads):
+    for road in roads.all:
+        parameters = collections.defaultdict(lambda: "new")
+        run(road, "SELECT %(a)s", parameters)
+        assert parameters == {"a": "new"}
+
+
+def test_lookups_are_psycopg2s(roads):
+    """In number and order, since they may do anything."""
+    seen = []
+
+    class Watched:
+        def __init__(self, log):
+            self.log = log
+
+        def __getitem__(self, name):
+            self.log.append(name)
+            return name
+
+        def __len__(self):
+            self.log.append("len")
+            return 3
+
+    for road in roads.all:
+        seen.append([])
+        run(road, "SELECT %(b)s, %(a)s, %(b)s", Watched(seen[-1]))
+        run(road, "SELECT %s, %s, %s", Watched(seen[-1]))
+    assert seen[0] == ["b", "a", "b", 0, "len", 1, 2]
+    assert seen[1:] == [seen[0]] * 2
+
+
+# --- the operation --------------------------------------------------------------------------------
+
+TEXTS = [
+    *("SELECT %s", "SELECT %(a)s", "%s", "SELECT %s%s", "SELECT %s,%s,%s", "SELECT"),
+    *("SELECT '%s'", 'SELECT 1 AS "%s"', "SELECT $$%s$$", "SELECT $tag$ %(a)s $tag$"),
+    *("SELECT 1 -- %s", "SELECT 1 /* %s */", "SELECT 1 -- %", "SELECT E'\\'%s'", "SELECT U&'%s'"),
+    *("SELECT '%%s', %s", "SELECT %%s", "SELECT %%%s", "SELECT %%", "SELECT 5 %% 3"),
+    *("SELECT 5 % 3", "SELECT 5 %", "SELECT 5 %3", "%", "%%", "%%%", "SELECT %%(a)s"),
+    *("SELECT %d", "SELECT %i", "SELECT %f", "SELECT %r", "SELECT %a", "SELECT %b", "SELECT %c"),
+    *("SELECT % s", "SELECT %5s", "SELECT %-5s|", "SELECT %.1s", "SELECT %+s", "SELECT %#s"),
+    *("SELECT %05s", "SELECT %*s", "SELECT %ls", "SELECT %hs", "SELECT %S", "SELECT %é"),
+    *("SELECT %\n", "SELECT %(a)", "SELECT %(a)d", "SELECT %(a) s", "SELECT %(a)5s", "SELECT %(a"),
+    *("SELECT %(", "SELECT %()s", "SELECT %(a)%", "SELECT %(a%)s", "SELECT %(a(b))s"),
+    *("SELECT %(a)s)s", "SELECT %( a )s", "SELECT %(a)s %s", "SELECT %s %(a)s", "SELECT %(a)s %%"),
+    *("SELECT %(é)s", "SELECT %(zz)s", "SELECT %(A)s", "SELECT %(a)s, %(b)s, %(a)s", "", " ", ";"),
+    *("SELECT 1;SELECT %s", "/* é😀 */ SELECT %s", "nonsense", "SELECT %s::int", "SELECT 1/%s"),
+    *("SELECT %(a)s::nonsense", "SELECT -%s", "SELECT 1-%s", "\ufeffSELECT %s", "SELECT\r\n%s"),
+]
+
+
+@pytest.mark.parametrize("operation", TEXTS)
+def test_statements(check, operation):
+    for parameters in (
+        *(None, (), {}, (0,), ["it's"], (-1, None), {"a": "é"}),
+        {"a": -5, "b": b"x", "": 1, " a ": 2, "é": True},
+    ):
+        check(operation, parameters)
+
+
+def test_the_server_gets_what_mogrify_gives(roads):
+    texts = ("it's", "back\\slash", "é😀", "%s", "%(a)s", "%%", 5, -5, 1.5, None, True, b"\0")
+    for value in texts:
+        for name, parameters in (("%s", (value,)), ("%(a)s", {"a": value})):
+            outcome = roads.same_text(f"SELECT current_query(), '%%', {name}", parameters)
+            assert outcome.rows[0][0].encode() == outcome.seen[-1][-1]
+
+
+OPERATIONS = {
+    "str": "SELECT 'é', {}",
+    "str subclass": Text("SELECT 'é', {}"),
+    "loud str": Loud("SELECT 'é', {}"),
+    "bytes": "SELECT 'é', {}".encode(),
+    "bytes that are not UTF-8": b"SELECT '\xff', {}",
+    "bytearray": bytearray(b"SELECT {}"),
+    "memoryview": memoryview(b"SELECT {}"),
+    "none": None,
+    "int": 5,
+    "list": ["SELECT {}"],
+    "object": lambda: object(),
+    "lone surrogate": "SELECT '\ud800', {}",
+    "surrogate pair": "SELECT '\ud83d\ude00', {}",
+    "astral": "SELECT '😀', {}",
+    "adapter": psycopg2.extensions.QuotedString("SELECT {}"),
+    "sql": sql.SQL("SELECT 'é', {}"),
+}
+
+
+def filled(operation, placeholder):
+    """The operation with a placeholder in place of its {}."""
+    if isinstance(operation, bytes):
+        return operation.replace(b"{}", placeholder.encode())
+    if isinstance(operation, str):
+        return type(operation)(str.replace(operation, "{}", placeholder))
+    if isinstance(operation, sql.SQL):
+        return sql.SQL(operation.string.replace("{}", placeholder))
+    return operation
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_kinds_of_operation(check, operation):
+    for placeholder, choices in (
+        ("1", [None, (), {}]),
+        ("%s", [None, (1,), ["é"], ()]),
+        ("%(a)s", [None, {"a": "it's"}]),
+        ("%(é)s", [{"é": 1}]),
+    ):
+        for parameters in choices:
+            check(filled(operation, placeholder), parameters)
+
+
+COMPOSED = {
+    "identifier": sql.Identifier("pg_class"),
+    "identifiers": sql.SQL("SELECT 1 AS {}").format(sql.Identifier('a"b%')),
+    "qualified": sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier("pg_catalog", "pg_am")),
+    "literal": sql.SQL("SELECT {}, {}").format(sql.Literal("it's \\ é"), sql.Literal(-5)),
+    "literal with %": sql.SQL("SELECT {}").format(sql.Literal("5%s")),
+    "literal of none": sql.SQL("SELECT {}").format(sql.Literal(None)),
+    "literal of a list": sql.SQL("SELECT {}").format(sql.Literal([1, None])),
+    "literal of an object": sql.SQL("SELECT {}").format(sql.Literal(object())),
+    "placeholders": sql.SQL("SELECT {}, {}").format(sql.Placeholder(), sql.Placeholder()),
+    "named": sql.SQL("SELECT {}, {}").format(sql.Placeholder("a"), sql.Placeholder("b")),
+    "composed": sql.SQL("SELECT ") + sql.SQL(", ").join([sql.Literal(1), sql.Placeholder()]),
+    "composed of nothing": sql.Composed([]),
+    "nested": sql.Composed([sql.SQL("SELECT "), sql.Composed([sql.Literal("x")])]),
+    "nul": sql.SQL("SELECT {}").format(sql.Literal("a\0b")),
+}
+
+
+@pytest.mark.parametrize("operation", COMPOSED.values(), ids=COMPOSED)
+def test_composed_statements(check, operation):
+    for parameters in (None, (), ("x",), (1, "x"), {"a": 1, "b": 2}):
+        check(operation, parameters)
+
+
+# --- settings of the connection -------------------------------------------------------------------
+
+QUOTING = "-c standard_conforming_strings=off -c escape_string_warning=off"
+SESSIONS = {
+    "old quotes": {"options": QUOTING},
+    "LATIN1": {"client_encoding": "LATIN1"},
+    "LATIN1 with old quotes": {"client_encoding": "LATIN1", "options": QUOTING},
+    "SJIS": {"client_encoding": "SJIS"},
+    "GB18030": {"client_encoding": "GB18030"},
+    "SQL_ASCII": {"client_encoding": "SQL_ASCII"},
+    "EUC_JP": {"client_encoding": "EUC_JP"},
+}
+SPELLINGS = [
+    *(
+        "plain",
+        "it's",
+        "back\\slash",
+        "\\'",
+        "é",
+        "ÿ'",
+        "日本",
+        "ソ表",
+        "ソ'表\\",
+        "誠'",
+        "😀",
+        "\ud800",
+        "\0",
+    ),
+    *(b"\x00\\'\xff", ["it's", "\\", "é"], ("ソ", 1), 1, None, psycopg2.extras.Json("é\\'")),
+    *(psycopg2.extensions.AsIs("'é'"), psycopg2.extras.Inet("é")),
+]
+
+
+def check_spellings(roads):
+    for value in SPELLINGS:
+        roads.same_text("SELECT %s", (value,))
+        roads.same_text("SELECT 'é', '\\', %(a)s", {"a": value})
+        roads.same_text(sql.SQL("SELECT {}").format(sql.Literal(value)))
+    for operation in ("SELECT 'é\\'", b"SELECT '\xff'", "SELECT '日本', %s", "SELECT %(é)s"):
+        for parameters in (None, ("x",), {"é": 1}):
+            roads.same_text(operation, parameters)
+
+
+@pytest.mark.parametrize("session", SESSIONS.values(), ids=SESSIONS)
+def test_sessions(dsn, session):
+    with contextlib.closing(Roads(dsn, **session)) as roads:
+        check_spellings(roads)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(
+            "standard_conforming_strings = off",
+            "client_encoding = LATIN1",
+            "client_encoding = SJIS",
+        ),
+        *("client_encoding = SQL_ASCII", "backslash_quote = off", "bytea_output = escape"),
+    ],
+)
+def test_settings_changed_in_mid_session(roads, setting):
+    """psycopg2 asks for the encoding when it connects, libpq knows what is in force."""
+    roads.prepare("SET escape_string_warning = off")
+    roads.prepare(f"SET {setting}")
+    check_spellings(roads)
+    roads.prepare("RESET ALL")
+    check_spellings(roads)
+
+
+# --- any text, any values -------------------------------------------------------------------------
+
+FRAGMENTS = [
+    *(
+        "SELECT ",
+        " -- ",
+        "/*",
+        "*/",
+        "'",
+        '"',
+        "$$",
+        "$a$",
+        "E'",
+        "\\",
+        ";",
+        "%",
+        "%%",
+        "(",
+        ")",
+        "é",
+    ),
+    *("%s", "%(a)s", "%(b)s", "%(", "%(a)", "% s", "%5s", "%d", "1", "::int", ", ", "\n", "😀"),
+]
+
+leaves = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.decimals(), st.binary(max_size=5)),
+    *(
+        st.text(max_size=8),
+        st.text("'\\%s\0()ab ", max_size=8),
+        st.dates(),
+        st.times(),
+        st.datetimes(),
+    ),
+    st.datetimes(timezones=st.timezones()),
+    *(
+        st.timedeltas(),
+        st.uuids(),
+        st.sampled_from([Level.LOW, Text("it's"), Real(1.5), Number(-1)]),
+    ),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        *(st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple)),
+        *(st.dictionaries(st.text(max_size=3), inner, max_size=2), inner.map(psycopg2.extras.Json)),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    pieces=st.lists(st.sampled_from(FRAGMENTS), max_size=8),
+    parameters=st.one_of(
+        *(st.none(), st.lists(values, max_size=3), st.lists(values, max_size=3).map(tuple)),
+        st.dictionaries(st.sampled_from(["a", "b", "", "é"]), values),
+    ),
+)
+def test_any_fragments_any_values(roads, pieces, parameters):
+    roads.same_text("".join(pieces), parameters)
+    roads.same_text("SELECT %s, %s", parameters)
