@@ -34,6 +34,7 @@ extensions = [
     Extension(
         f"aiopgx.{source.stem}",
         [str(source)],
+        include_dirs=["aiopgx"],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         libraries=libraries,

@@ -17,6 +17,9 @@ from ._libpq cimport (
 )
 from ._socket cimport socket_ready
 
+cdef extern from "_frames.h":
+    pass
+
 # Seconds after which a cancel request that got no answer is given up.
 LIMIT = 10.0
 

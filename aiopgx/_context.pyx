@@ -7,6 +7,9 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from "Python.h":
     ctypedef enum PySendResult:
         PYGEN_RETURN

@@ -58,6 +58,9 @@ from ._socket cimport socket_ready
 from ._statements cimport merge, quotes_plainly
 from ._structs cimport give_failure, is_closed
 
+cdef extern from "_frames.h":
+    pass
+
 cdef enum State:
     CONNECTING
     IDLE
@@ -192,23 +195,27 @@ cdef class Wire:
         """Whether this process is a child of the one that made the connection."""
         return self.forks != _forks
 
-    def check(self, str caller):
-        """Refuse what would hang or break: another loop or process, a second request."""
+    def refusal(self, str caller):
+        """The error for what would hang or break (another loop or process, a second request), or None.
+        """
         if self.forks != _forks:
-            raise RuntimeError(
+            return RuntimeError(
                 f"{caller}() called in a forked child process: a connection can't be shared "
                 f"with the process that made it; connect again after the fork")
         if _get_running_loop() is not self.loop:
-            raise RuntimeError(
+            return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
         if self.waiter is not None:
-            raise RuntimeError(
+            return RuntimeError(
                 f"{caller}() called while another coroutine "
                 f"is already waiting for incoming data")
+        return None
 
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets [None] or [an exception]."""
-        self.check("connect")
+        refusal = self.refusal("connect")
+        if refusal is not None:
+            raise refusal
         if self.state != CONNECTING:
             raise RuntimeError("connect() called on a connection that was connected before")
         check_timeout(timeout)
@@ -217,7 +224,7 @@ cdef class Wire:
         return waiter
 
     def execute(self, impl, int shape, operation, parameters, timeout):
-        """Send one statement on the native road; the future gets [its Result]. After check().
+        """Send one statement on the native road; the future gets [its Result]. After refusal().
 
         psycopg2 adapts the parameters, so that the text is what it would have sent.
         """
@@ -251,7 +258,7 @@ cdef class Wire:
         return waiter
 
     def execute_foreign(self, start, operation, parameters, timeout):
-        """Let psycopg2 execute: call `start`, drive poll(). The future gets [None]. After check()."""
+        """Let psycopg2 execute: call `start`, drive poll(). The future gets [None]. After refusal()."""
         if self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
         check_timeout(timeout)

@@ -16,6 +16,9 @@ import psycopg2.extensions
 from ._libpq cimport CONNECTION_BAD, PG_DIAG_SQLSTATE, PGconn, PGresult, pq
 from ._structs cimport member_offset, set_field
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from *:
     """
     typedef struct {

@@ -12,6 +12,9 @@ import os
 
 import psycopg2._psycopg
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from *:
     """
     #ifdef _WIN32

@@ -10,6 +10,9 @@ Whenever other code can run, `_free` is empty or no waiter is pending.
 import asyncio
 from collections import deque
 
+cdef extern from "_frames.h":
+    pass
+
 cdef object running_loop = asyncio._get_running_loop
 
 

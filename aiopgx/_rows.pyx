@@ -21,6 +21,9 @@ from ._errors cimport decode, make_error, text_decoder
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
 from ._structs cimport give_result, is_closed, take_result
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from *:
     """
     #define aiopgx_items(row) (((PyTupleObject *)(row))->ob_item)

@@ -30,6 +30,9 @@ import re
 import psycopg2.extensions
 from psycopg2.extensions import ISQLQuote
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)

@@ -31,6 +31,7 @@ from .utils import (
     _ContextManager,
     create_completed_future,
     get_running_loop,
+    trim,
 )
 
 __all__ = (
@@ -128,7 +129,11 @@ class Connection:
         return self._connect().__await__()
 
     async def _connect(self) -> "Connection":
-        waiter = self._wire.connect(self._timeout)
+        try:
+            waiter = self._wire.connect(self._timeout)
+        except BaseException as exc:
+            trim(exc)
+            raise
         try:
             error = (await waiter).pop()
             if error is not None:
@@ -140,7 +145,8 @@ class Connection:
             if self._enable_hstore:
                 oids, array_oids = await self._get_oids()
                 psycopg2.extras.register_hstore(self._conn, oid=oids, array_oid=array_oids)
-        except BaseException:
+        except BaseException as exc:
+            trim(exc)
             error = None  # an exception must not hold itself, by way of this frame
             self.close()
             raise

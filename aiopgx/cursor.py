@@ -19,7 +19,7 @@ from .transaction import (
     _commit_transaction,
     _rollback_transaction,
 )
-from .utils import _ContextManager
+from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -74,7 +74,9 @@ class Cursor:
         statement is being executed on the connection.
         """
         wire = self._wire
-        wire.check("cursor.execute")
+        refusal = wire.refusal("cursor.execute")
+        if refusal is not None:
+            raise refusal
         if self._echo:
             logger.info(operation)
             logger.info("%r", parameters)
@@ -145,7 +147,9 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
-        self._wire.check("cursor.callproc")
+        refusal = self._wire.refusal("cursor.callproc")
+        if refusal is not None:
+            raise refusal
         if self._echo:
             logger.info("CALL %s", procname)
             logger.info("%r", parameters)
@@ -172,6 +176,7 @@ class Cursor:
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
+        trim(exc)
         self._result = self._psycopg
         if self._wire.busy or isinstance(exc, asyncio.CancelledError):
             self._conn.close()
@@ -241,21 +246,39 @@ class Cursor:
 
     async def fetchone(self) -> Any:
         """Return the next row, None after the last."""
-        return self._result.fetchone()
+        try:
+            return self._result.fetchone()
+        except BaseException as error:
+            trim(error)
+            raise
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""
-        rows: list[Any] = self._result.fetchmany(self._psycopg.arraysize if size is None else size)
+        if size is None:
+            size = self._psycopg.arraysize
+        try:
+            rows: list[Any] = self._result.fetchmany(size)
+        except BaseException as error:
+            trim(error)
+            raise
         return rows
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
-        rows: list[Any] = self._result.fetchall()
+        try:
+            rows: list[Any] = self._result.fetchall()
+        except BaseException as error:
+            trim(error)
+            raise
         return rows
 
     async def scroll(self, value: int, mode: str = "relative") -> None:
         """Move in the result by `value` rows, or to row `value` if mode is "absolute"."""
-        self._result.scroll(value, mode)
+        try:
+            self._result.scroll(value, mode)
+        except BaseException as error:
+            trim(error)
+            raise
 
     def __aiter__(self) -> "Cursor":
         return self
@@ -263,7 +286,11 @@ class Cursor:
     async def __anext__(self) -> Any:
         # a fetchone() put in its place, by a subclass or a patch, gets to see these rows, too
         if type(self).fetchone is _fetchone and "fetchone" not in self.__dict__:
-            row = self._result.fetchone()
+            try:
+                row = self._result.fetchone()
+            except BaseException as error:
+                trim(error)
+                raise
         else:
             row = await self.fetchone()
         if row is None:
