@@ -21,6 +21,12 @@ cdef struct Column:
     Context *context
     Decoder decode              # NULL: psycopg2's caster makes the values
     Decoder element             # of an array
+    Column *parts               # of a range: its bounds'; of a composite: its attributes'; owned
+    Py_ssize_t part_count
+    PyObject *maker             # what a range or composite is made by: class or function; owned
+    bint plain_range            # `maker` adds nothing to Range: its slots can be filled
+    PyObject *caster            # of a part: what psycopg2 would look up; owned
+    unsigned int oid            # of a part
     bint shared                 # equal neighbours may be one object
     Py_ssize_t size             # of the value above, -1 if there is none
     const char *text            # of the value above: lives in the PGresult
@@ -43,4 +49,3 @@ cdef object decode_date(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_time(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_timestamp(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_interval(Column *column, const char *text, Py_ssize_t size)
-cdef object decode_array(Column *column, const char *text, Py_ssize_t size)

@@ -15,9 +15,7 @@ from cpython.datetime cimport (
     timedelta_new,
     timezone_new,
 )
-from cpython.list cimport PyList_Append
 from cpython.long cimport PyLong_FromLongLong, PyLong_FromString
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.string cimport memcmp
@@ -26,6 +24,9 @@ import datetime
 import decimal
 import json
 import uuid
+
+cdef extern from "_frames.h":
+    pass
 
 import_datetime()
 
@@ -470,102 +471,3 @@ cdef bint read_minutes(const char *text, Py_ssize_t size, Clock *clock) noexcept
         clock.microsecond = fraction(&text, end)
     return text == end and 0 <= clock.minute < 60 and 0 <= clock.second < 60 \
         and clock.microsecond >= 0
-
-
-# --- arrays --------------------------------------------------------------------------------------
-
-
-cdef object decode_array(Column *column, const char *text, Py_ssize_t size):
-    cdef const char *position = text
-    items = read_array(column, &position, text + size, 6)
-    return items if position == text + size else UNUSUAL
-
-
-cdef object read_array(Column *column, const char **position, const char *end, int depth):
-    """The list at `position`; UNUSUAL if anything in it is not as the server writes it."""
-    cdef const char *text = position[0]
-    if depth == 0 or text == end or text[0] != c"{":
-        return UNUSUAL
-    text += 1
-    items = []
-    if text < end and text[0] == c"}":
-        position[0] = text + 1
-        return items
-    while text < end:
-        if text[0] == c"{":
-            item = read_array(column, &text, end, depth - 1)
-        elif text[0] == c'"':
-            item = read_quoted(column, &text, end)
-        else:
-            item = read_bare(column, &text, end)
-        if item is UNUSUAL or text == end:
-            return UNUSUAL
-        PyList_Append(items, item)
-        if text[0] == c"}":
-            position[0] = text + 1
-            return items
-        if text[0] != c",":
-            return UNUSUAL
-        text += 1
-    return UNUSUAL
-
-
-cdef object read_bare(Column *column, const char **position, const char *end):
-    cdef const char *text = position[0]
-    cdef Py_ssize_t size
-    while text < end and text[0] != c"," and text[0] != c"}":
-        if text[0] == c'"' or text[0] == c"\\" or text[0] == c"{":
-            return UNUSUAL
-        text += 1
-    size = text - position[0]
-    if size == 0:
-        return UNUSUAL
-    if size == 4 and is_null(position[0]):
-        item = None
-    else:
-        item = column.element(column, position[0], size)
-    position[0] = text
-    return item
-
-
-cdef bint is_null(const char *text) noexcept:
-    """psycopg2 takes "NULL" in any mixture of cases."""
-    return (text[0] | 32 == c"n" and text[1] | 32 == c"u"
-            and text[2] | 32 == c"l" and text[3] | 32 == c"l")
-
-
-cdef object read_quoted(Column *column, const char **position, const char *end):
-    cdef const char *start = position[0] + 1
-    cdef const char *text = start
-    while text < end and text[0] != c'"' and text[0] != c"\\":
-        text += 1
-    if text == end:
-        return UNUSUAL
-    if text[0] == c"\\":
-        return read_escaped(column, position, end)
-    position[0] = text + 1
-    return column.element(column, start, text - start)
-
-
-cdef object read_escaped(Column *column, const char **position, const char *end):
-    cdef const char *text = position[0] + 1
-    cdef Py_ssize_t size = 0
-    cdef char *plain = <char *>PyMem_Malloc(end - text)
-    if plain == NULL:
-        raise MemoryError
-    try:
-        while text < end and text[0] != c'"':
-            if text[0] == c"\\":
-                text += 1
-                if text == end or (text[0] != c'"' and text[0] != c"\\"):
-                    return UNUSUAL
-            plain[size] = text[0]
-            size += 1
-            text += 1
-        if text == end:
-            return UNUSUAL
-        position[0] = text + 1
-        plain[size] = 0         # where a number ends
-        return column.element(column, plain, size)
-    finally:
-        PyMem_Free(plain)

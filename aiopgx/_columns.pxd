@@ -14,6 +14,7 @@ cdef class Columns:
     cdef tuple casters
     cdef dict null_casters
     cdef bint zoned             # values depend on the cursor's tzinfo_factory
+    cdef bint composed          # values depend on what is registered for their parts
     cdef bint native            # no column needs psycopg2's caster
     cdef bint atomic            # no value can ever refer to its row: nothing for the collector
 
@@ -22,5 +23,7 @@ cdef class Columns:
     cdef int prepare(self) except -1
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
     cdef int decode_tuples(self, PGresult *res, long *row, list rows) except -1
+    cdef int check_parts(self) except -1
+    cdef int check_zone(self) except -1
     cdef int choose_text(self, raw) except -1
     cdef object ask_caster(self, int i, const char *text, Py_ssize_t size)

@@ -1,12 +1,7 @@
-"""Columns: which decoder makes the values of each column of a result.
-
-The typecaster of a column is looked up as psycopg2 does it, at each execution. For one that
-psycopg2 ships there is a native decoder; any other is called as psycopg2 calls it.
-"""
+"""Columns: the values of a result's rows, by a decoder for each column."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Check, PyDict_GetItem
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -14,47 +9,37 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.string cimport memcmp
 
 import datetime
-import json
-import uuid
 
-import psycopg2._json
-import psycopg2._psycopg
 import psycopg2.extensions
-import psycopg2.extras
 
+from ._casters cimport (
+    Registry,
+    choose_decoder,
+    find_caster,
+    is_atomic,
+    is_outdated,
+    release,
+    tells_time,
+)
 from ._codecs cimport (
     ZONE_FOREIGN,
     ZONE_NATIVE,
     ZONE_NONE,
     Column,
-    Decoder,
     Zone,
-    decode_array,
-    decode_bool,
     decode_by_codec,
-    decode_bytea,
-    decode_bytes,
-    decode_date,
-    decode_float,
-    decode_int,
-    decode_interval,
-    decode_json,
     decode_latin1,
-    decode_numeric,
-    decode_text,
-    decode_time,
-    decode_timestamp,
     decode_utf8,
-    decode_uuid,
 )
+from ._containers cimport decode_nothing
 from ._errors cimport text_decoder
 from ._libpq cimport PGresAttValue, PGresult, pq
-from ._structs cimport CasterStruct, caster_struct, casters_known
+from ._structs cimport new_reference
+
+cdef extern from "_frames.h":
+    pass
 
 cdef extern from "Python.h":
-    bint PyFunction_Check(object)
-    PyObject *PyFunction_GetCode(object)        # borrowed
-    PyObject *PyFunction_GetClosure(object)     # borrowed
     void PyObject_GC_UnTrack(PyObject *)
     PyObject *new_tuple "PyTuple_New"(Py_ssize_t) except NULL
     void set_item "PyList_SET_ITEM"(PyObject *list, Py_ssize_t, PyObject *)
@@ -79,119 +64,7 @@ ctypedef PyObject *(*OwnedDecoder)(Column *column, const char *text, Py_ssize_t 
 
 cdef object UNUSUAL = Ellipsis          # as decoders say it
 cdef object timezone = datetime.timezone
-cdef object loads = json.loads
 cdef object new_array_type = psycopg2.extensions.new_array_type
-cdef dict string_types = psycopg2._psycopg.string_types
-cdef object default_caster = psycopg2._psycopg.UNICODE  # psycopg2's own has no name in Python
-
-
-# --- which decoder -------------------------------------------------------------------------------
-
-
-cdef struct Known:
-    void *ccast
-    Decoder decode
-
-cdef Known known[16]
-cdef int known_count = 0
-cdef void *array_ccast = NULL
-
-
-cdef int know(str name, Decoder decode) except -1:
-    """Connect the C function of one of psycopg2's casters with a decoder."""
-    global known_count
-    cdef CasterStruct *caster = caster_struct(getattr(psycopg2._psycopg, name))
-    if caster != NULL and caster.ccast != NULL:
-        known[known_count] = Known(caster.ccast, decode)
-        known_count += 1
-    return 0
-
-
-know("LONGINTEGER", decode_int)
-know("UNICODE", decode_text)
-know("BOOLEAN", decode_bool)
-know("PYDATETIMETZ", decode_timestamp)
-know("PYDATETIME", decode_timestamp)
-know("PYDATE", decode_date)
-know("DECIMAL", decode_numeric)
-know("FLOAT", decode_float)
-know("PYTIME", decode_time)
-know("PYINTERVAL", decode_interval)
-know("BINARY", decode_bytea)
-know("BYTES", decode_bytes)
-know("UNKNOWN", decode_text)
-if casters_known:
-    array_ccast = caster_struct(psycopg2._psycopg.INTEGERARRAY).ccast
-
-
-def inner_code(function, name):
-    """The code of a function defined inside another one."""
-    for constant in function.__code__.co_consts:
-        if getattr(constant, "co_name", None) == name:
-            return constant
-    return None
-
-
-cdef object json_code = inner_code(psycopg2._json._create_json_typecasters, "typecast_json")
-cdef object uuid_code = inner_code(psycopg2.extras.register_uuid, "<lambda>")
-
-
-cdef bint closes_over(object function, object code, object value) except -1:
-    """Whether a caster's function is the one with this code, over this value and nothing else.
-
-    register_default_json() and register_uuid() make new ones at each call.
-    """
-    cdef PyObject *closure
-    if not PyFunction_Check(function) or PyFunction_GetCode(function) != <PyObject *>code:
-        return False
-    closure = PyFunction_GetClosure(function)
-    return closure != NULL and len(<object>closure) == 1 \
-        and (<object>closure)[0].cell_contents is value
-
-
-cdef Decoder scalar_decoder(object caster) except? NULL:
-    """The decoder for a caster, NULL if it is none of psycopg2's own or an array's."""
-    cdef CasterStruct *fields = caster_struct(caster)
-    cdef int i
-    if fields == NULL:
-        return NULL
-    if fields.ccast != NULL:
-        for i in range(known_count):
-            if known[i].ccast == fields.ccast:
-                return known[i].decode
-    elif fields.pcast != NULL:
-        if closes_over(<object>fields.pcast, json_code, loads):
-            return decode_json
-        if closes_over(<object>fields.pcast, uuid_code, uuid):
-            return decode_uuid
-    return NULL
-
-
-cdef int choose_decoder(Column *column, object caster) except -1:
-    """Set the column's decoders; leaves NULL what psycopg2's caster is to do."""
-    cdef CasterStruct *fields = caster_struct(caster)
-    cdef Decoder decode
-    if fields == NULL:
-        return 0
-    if fields.ccast == array_ccast and fields.bcast != NULL:
-        column.element = scalar_decoder(<object>fields.bcast)
-        if column.element == decode_text:
-            column.element = column.context.text
-        if column.element != NULL:
-            column.decode = decode_array
-        return 0
-    decode = scalar_decoder(caster)
-    column.decode = column.context.text if decode == decode_text else decode
-    column.shared = (decode != NULL and decode != decode_bool
-                     and decode != decode_bytea and decode != decode_json)
-    return 0
-
-
-cdef bint has_clock(Decoder decode) noexcept:
-    return decode == decode_timestamp or decode == decode_time
-
-
-# --- the columns of a result ---------------------------------------------------------------------
 
 
 @cython.final
@@ -202,7 +75,7 @@ cdef class Columns:
         cdef Py_ssize_t i
         if self.columns != NULL:
             for i in range(self.count):
-                Py_XDECREF(self.columns[i].value)
+                release(&self.columns[i])
             PyMem_Free(self.columns)
 
     @staticmethod
@@ -214,6 +87,7 @@ cdef class Columns:
         cdef Columns self = Columns.__new__(Columns)
         cdef Py_ssize_t i
         cdef Column *column
+        cdef Registry types
         self.count = pq.nfields(res)
         self.columns = <Column *>PyMem_Calloc(max(self.count, 1), sizeof(Column))
         if self.columns == NULL:
@@ -224,17 +98,20 @@ cdef class Columns:
         self.native = pq.direct_rows
         self.choose_text(raw)
         of_cursor, of_connection = cursor.string_types, raw.string_types
+        types = Registry(<PyObject *>of_cursor, <PyObject *>of_connection)
         for i in range(self.count):
             column = &self.columns[i]
             column.context = &self.context
             column.size = -1
-            caster = find_caster(pq.ftype(res, <int>i), of_cursor, of_connection)
+            caster = find_caster(pq.ftype(res, <int>i), &types)
             Py_INCREF(caster)
             PyTuple_SET_ITEM(self.casters, i, caster)
-            choose_decoder(column, caster)
-            if has_clock(column.decode) or has_clock(column.element):
+            choose_decoder(column, caster, &types)
+            if tells_time(column):
                 self.zoned = True
-            if not column.shared and column.decode != decode_bool:
+            if column.parts != NULL:
+                self.composed = True
+            if not is_atomic(column.decode):
                 self.atomic = False
             if column.decode == NULL:
                 self.native = False
@@ -253,11 +130,26 @@ cdef class Columns:
         return 0
 
     cdef int prepare(self) except -1:
-        """Call before the rows of each fetch: the cursor's tzinfo_factory may have changed."""
+        """Call before the rows of each fetch: what values depend on may have changed."""
+        if self.composed:
+            self.check_parts()
+        if self.zoned:
+            self.check_zone()
+        return 0
+
+    cdef int check_parts(self) except -1:
+        cdef Py_ssize_t i
+        cdef Registry types
+        of_cursor, of_connection = self.cursor.string_types, self.cursor.connection.string_types
+        types = Registry(<PyObject *>of_cursor, <PyObject *>of_connection)
+        for i in range(self.count):
+            if is_outdated(&self.columns[i], &types):
+                self.columns[i].decode = decode_nothing
+        return 0
+
+    cdef int check_zone(self) except -1:
         cdef Zone zone
         cdef Py_ssize_t i
-        if not self.zoned:
-            return 0
         factory = self.cursor.tzinfo_factory
         if factory is timezone:
             zone = ZONE_NATIVE
@@ -359,11 +251,6 @@ cdef class Columns:
         return caster(b"{NULL}", self.cursor)[0]
 
 
-cdef inline PyObject *new_reference(object value) noexcept:
-    Py_INCREF(value)
-    return <PyObject *>value
-
-
 cdef inline bint same(const char *a, const char *b, Py_ssize_t size) noexcept:
     # numbers and keys that follow each other differ at their end
     return size == 0 or (a[size - 1] == b[size - 1] and memcmp(a, b, size) == 0)
@@ -387,16 +274,3 @@ cdef inline void consider(Column *column, const char *text, Py_ssize_t size,
         column.text = text
         column.size = size
         Py_XDECREF(above)
-
-
-cdef object find_caster(unsigned int oid, of_cursor, of_connection):
-    cdef object key = oid
-    cdef PyObject *caster       # borrowed from the dict
-    if of_cursor is not None and PyDict_Check(of_cursor):
-        caster = PyDict_GetItem(of_cursor, key)
-        if caster != NULL:
-            return <object>caster
-    caster = PyDict_GetItem(of_connection, key)
-    if caster == NULL:
-        caster = PyDict_GetItem(string_types, key)
-    return <object>caster if caster != NULL else default_caster

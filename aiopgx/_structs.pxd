@@ -1,6 +1,7 @@
 """psycopg2's own C structs: what its cursors and typecasters keep where only C can reach it."""
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 
 from ._libpq cimport PGresult
 
@@ -76,3 +77,8 @@ cdef bint is_closed(object cursor) except -1
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1
 cdef int give_failure(object cursor, object query) except -1
 cdef PGresult *take_result(object cursor) except NULL
+
+
+cdef inline PyObject *new_reference(object value) noexcept:
+    Py_INCREF(value)
+    return <PyObject *>value

@@ -13,6 +13,9 @@ import psycopg2.extensions
 
 from ._libpq cimport PGresult, pq
 
+cdef extern from "_frames.h":
+    pass
+
 cdef extern from *:
     """
     #include <structmember.h>
