@@ -443,7 +443,7 @@ def test_casters_are_called_as_psycopg2_calls_them(roads):
     [
         """SELECT '{"a": [1]}'::json FROM generate_series(1, 3)""",
         "SELECT ARRAY[1, 2] FROM generate_series(1, 3)",
-        "SELECT 'a=>1'::hstore FROM generate_series(1, 3)",
+        """SELECT '"a"=>"1"'::hstore FROM generate_series(1, 3)""",
         "SELECT ARRAY[ARRAY['a']] FROM generate_series(1, 3)",
         """SELECT ARRAY['{"a": [1]}'::jsonb] FROM generate_series(1, 3)""",
     ],
