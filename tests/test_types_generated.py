@@ -256,6 +256,7 @@ def test_generated_values(open_roads, name, data):
     values = data.draw(st.lists(strategy, min_size=1, max_size=20))
     factory = data.draw(st.sampled_from(FACTORIES))
     tally.types.add(name)
+    tally.settings.update(f"{k} {v}" for k, v in session.items())
     open_roads.prepare("; ".join(["RESET ALL", *(f"SET {k} = '{v}'" for k, v in session.items())]))
     if compare(open_roads, sql, values, factory):
         # under each other, each one twice

@@ -357,7 +357,20 @@ PSEUDO = {
 
 # --- types of a user ------------------------------------------------------------------------------
 
-SCHEMA = r"""
+# What the server keeps in types of its own.
+STATISTICS = """
+    CREATE TABLE stats (a int, b int);
+    INSERT INTO stats SELECT i % 5, i % 5 FROM generate_series(1, 500) AS i;
+    CREATE STATISTICS counts (ndistinct, dependencies, mcv) ON a, b FROM stats;
+    ANALYZE stats;
+    CREATE VIEW counted AS
+        SELECT stxdndistinct, stxddependencies, stxdmcv
+        FROM pg_statistic_ext_data JOIN pg_statistic_ext AS s ON s.oid = stxoid
+        WHERE s.stxname = 'counts';
+"""
+SCHEMA = (
+    STATISTICS
+    + r"""
     CREATE TYPE mood AS ENUM ('sad', 'very happy', '"', 'ä,b', 'it''s', '\', 'NULL');
     CREATE DOMAIN posint AS int CHECK (VALUE > 0);
     CREATE DOMAIN label AS varchar(10);
@@ -371,15 +384,8 @@ SCHEMA = r"""
     ALTER TABLE item DROP gone;
     CREATE TYPE textrange AS RANGE (subtype = text);
     CREATE TYPE floatrange AS RANGE (subtype = float8);
-    CREATE TABLE stats (a int, b int);
-    INSERT INTO stats SELECT i % 5, i % 5 FROM generate_series(1, 500) AS i;
-    CREATE STATISTICS counts (ndistinct, dependencies, mcv) ON a, b FROM stats;
-    ANALYZE stats;
-    CREATE VIEW counted AS
-        SELECT stxdndistinct, stxddependencies, stxdmcv
-        FROM pg_statistic_ext_data JOIN pg_statistic_ext AS s ON s.oid = stxoid
-        WHERE s.stxname = 'counts';
 """
+)
 
 NEST = """ROW(ROW(1, 'a "b"'), ARRAY[ROW(NULL, '\\'), ROW(2, '')]::pair[], 'ä,b', '[1,5)',
             '2024-02-29 12:34:56.789+00', 'x', 0.1)::nest"""
