@@ -466,10 +466,10 @@ REFUSED = {
 def test_refused_after_a_result(roads, arguments):
     """What the cursor still shows of the statement before."""
     for first in ("SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, 'y'", "SET work_mem = 100"):
-        for fetch in ([], [("fetchone",)], [("fetchall",)]):
+        for fetches in ([], [("fetchone",)], [("fetchall",)]):
             roads.same_steps(
                 ("execute", first),
-                *fetch,
+                *fetches,
                 ("execute", *arguments),
                 ("fetchone",),
                 ("execute", "SELECT %s", ("again",)),

@@ -184,7 +184,7 @@ plain = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     pieces=st.lists(st.text("abc '%-()sé", max_size=6), min_size=1, max_size=4),
     values=st.lists(plain, min_size=3, max_size=3),
@@ -677,7 +677,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     pieces=st.lists(st.sampled_from(FRAGMENTS), max_size=8),
     parameters=st.one_of(
