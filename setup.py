@@ -2,6 +2,7 @@
 
 Switches, as environment variables:
   AIOPGX_SANITIZE=1  build with AddressSanitizer and UndefinedBehaviorSanitizer
+  AIOPGX_SANITIZE=fuzz  the same for `python -m fuzz`, which preloads their runtime; needs clang
   AIOPGX_TRACE=1     build with line tracing, for coverage of the .pyx files
 """
 
@@ -12,7 +13,8 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-sanitize = os.environ.get("AIOPGX_SANITIZE") == "1"
+sanitize = os.environ.get("AIOPGX_SANITIZE") in ("1", "fuzz")
+fuzz = os.environ.get("AIOPGX_SANITIZE") == "fuzz"
 trace = os.environ.get("AIOPGX_TRACE") == "1"
 
 compile_args: list[str] = []
@@ -25,7 +27,10 @@ if sys.platform.startswith("linux"):
     libraries += ["dl"]
 if sanitize:
     compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
-    link_args += ["-fsanitize=address,undefined"]
+    if fuzz:
+        compile_args += ["-fsanitize=fuzzer-no-link"]
+    else:
+        link_args += ["-fsanitize=address,undefined"]
 if trace:
     macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
     macros += [("CYTHON_USE_SYS_MONITORING", "0")]

@@ -128,6 +128,16 @@ def give(cursor, res):
 # --- what psycopg2 does not survive ---------------------------------------------------------------
 
 HEX = frozenset(b"0123456789abcdefABCDEF")
+REFUSE_EMPTY = (
+    "INTEGER",
+    "LONGINTEGER",
+    "ROWID",
+    "FLOAT",
+    "DECIMAL",
+    "BOOLEAN",
+    "DATE",
+    "INTERVAL",
+)
 PLAIN_BYTEAS = re.compile(rb'\{("\\\\x([0-9a-f]{2})*",?)*\}')
 
 
@@ -142,8 +152,11 @@ def survived(name, text):
         return not odd or not HEX.issuperset(byte & 0x7F for byte in text)
     if not name.endswith(("ARRAY", "[]")) or text[:1] not in (b"{", b"["):
         return True
-    # it steps over a comma at the end, and has the length -1 for a lone quote
-    if text[-1:] == b"," or text[-3:-1] in (b',"', b'{"', b'}"'):
+    # behind a comma at the end it finds empty elements for ever, if they are no errors
+    if text[-1:] == b"," and not name.startswith(REFUSE_EMPTY):
+        return False
+    # the length of a lone quote is -1 for it
+    if text[-3:-1] in (b',"', b'{"', b'}"'):
         return False
     if name in ("INTEGERARRAY", "LONGINTEGERARRAY", "ROWIDARRAY"):
         # elements are copied to 24 bytes
