@@ -4,12 +4,14 @@ The values and the settings are in types_table.py. Many expressions share a stat
 them can't be read, the statement is halved, until each error is compared alone.
 """
 
+import datetime
 import decimal
 import ipaddress
 import json
 
 import psycopg2
 import psycopg2.extras
+import psycopg2.tz
 import pytest
 import types_table
 from conftest import command, side_connection
@@ -178,6 +180,39 @@ def test_rows_of_tables(roads, side):
     compare(roads, [*rows, *(f"ARRAY[{row}, NULL]" for row in rows)])
 
 
+def test_no_column_remembers_nan(roads):
+    """One NaN in two rows would make the rows equal, which they are not."""
+    for name in ("float4", "float8", "numeric"):
+        rows = f"SELECT 'NaN'::{name} FROM generate_series(1, 2)"
+        assert roads.same(rows).error is None
+        for road in roads.all:
+            one, other = road.execute(rows, None, TupleCursor, lambda cursor: None).rows
+            assert one != other
+
+
+ZONES = {
+    "none": None,
+    "psycopg2's own": psycopg2.tz.FixedOffsetTimezone,
+    "own": lambda offset: datetime.timezone(offset, "own"),
+    "failing": lambda offset: 1 / 0,
+    "no tzinfo": lambda offset: "UTC",
+}
+
+
+@pytest.mark.parametrize("factory", ZONES.values(), ids=ZONES)
+@pytest.mark.parametrize("setting", ["default", "TimeZone Europe/Amsterdam", "TimeZone fixed"])
+def test_tzinfo_factory(roads, setting, factory):
+    def hook(cursor):
+        cursor.tzinfo_factory = factory
+
+    types = scene(roads, setting)
+    with roads.using(hook):
+        for name in ("timetz", "timestamptz", "tstzrange", "timestamptz[]", "timestamp", "time"):
+            compare(roads, types[name])
+            compare(roads, list(arrays_of(name, types[name])))
+            roads.same(under_each_other(types[name][:4]))
+
+
 # --- registered types -----------------------------------------------------------------------------
 
 
@@ -220,7 +255,7 @@ def everywhere(register, **kwargs):
     return lambda roads: [register(conn_or_curs=raw, **kwargs) for raw in roads.raws()]
 
 
-# what to register, the types to read, and what a value is then
+# What to register, the types to read, and what a value is then
 REGISTERED = {
     "inet": (everywhere(psycopg2.extras.register_inet), ["inet"], psycopg2.extras.Inet),
     "ipaddress": (

@@ -10,8 +10,9 @@ from conftest import command, side_connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import cursor as TupleCursor
-from roads import tally
+from roads import Roads, tally
 from support import LONG
+from test_types import register_arrays_of, register_composite, register_range
 from types_table import SCHEMA, ZONES
 
 FACTORIES = [
@@ -34,6 +35,18 @@ def dsn(dsn):
     with side_connection(dsn) as conn:
         command(conn, SCHEMA)
     return dsn
+
+
+@pytest.fixture(scope="module")
+def registered_roads(dsn):
+    roads = Roads(dsn)
+    for register in (
+        *(register_composite("pair"), register_composite("nest"), register_composite("item")),
+        *(register_range("textrange"), register_range("floatrange"), register_arrays_of("mood")),
+    ):
+        register(roads)
+    yield roads
+    roads.close()
 
 
 # --- texts ----------------------------------------------------------------------------------------
@@ -224,6 +237,26 @@ FAMILIES = {
     "floatrange": ranges("floatrange", st.floats()),
 }
 
+NUMBERS = st.none() | st.integers(-9, 9)
+REGISTERED = {
+    "pair": ("ROW(%s, %s)::pair", st.tuples(NUMBERS, st.none() | TEXTS)),
+    "nest": (
+        "ROW(ROW(%s, %s)::pair, ARRAY[ROW(%s, %s), NULL]::pair[], %s, %s, %s, %s, %s)::nest",
+        st.tuples(
+            *(NUMBERS, TEXTS, NUMBERS, TEXTS, st.sampled_from(["sad", '"', "ä,b", "it's", "\\"])),
+            *(st.sampled_from([None, "empty", "[1,5)", "(,)"]), st.none() | ZONED),
+            *(st.binary(max_size=10), st.floats()),
+        ),
+    ),
+    "item": (
+        "ROW(%s, %s, %s::text[], %s)::item",
+        st.tuples(NUMBERS, st.text('a,"\\ ()', max_size=5), boxes(TEXTS), st.integers(-99, 99)),
+    ),
+    "mood": one("mood[]", boxes(st.sampled_from([None, "sad", "very happy", '"', "\\", "NULL"]))),
+    "textrange": ranges("textrange", TEXTS),
+    "floatrange": ranges("floatrange", st.floats()),
+}
+
 
 # --- the roads ------------------------------------------------------------------------------------
 
@@ -244,24 +277,38 @@ def compare(roads, sql, values, factory):
     return False
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@settings(
-    max_examples=1000 if LONG else 15,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(data=st.data())
-def test_generated_values(open_roads, name, data):
-    sql, strategy = FAMILIES[name]
+def check(roads, name, family, data):
+    """Draw settings and values and read these in a row, under each other and as arrays."""
+    sql, strategy = family
     session = data.draw(SESSIONS)
     values = data.draw(st.lists(strategy, min_size=1, max_size=20))
     factory = data.draw(st.sampled_from(FACTORIES))
     tally.types.add(name)
     tally.settings.update(f"{k} {v}" for k, v in session.items())
-    open_roads.prepare("; ".join(["RESET ALL", *(f"SET {k} = '{v}'" for k, v in session.items())]))
-    if compare(open_roads, sql, values, factory):
-        # under each other, each one twice
+    roads.prepare("; ".join(["RESET ALL", *(f"SET {k} = '{v}'" for k, v in session.items())]))
+    if compare(roads, sql, values, factory):
         doubled = [value for value in values for _ in range(2)]
         rows = " UNION ALL ".join([f"SELECT {sql} AS v", *[f"SELECT {sql}"] * (len(doubled) - 1)])
-        open_roads.same(rows, flat(doubled), factory)
+        roads.same(rows, flat(doubled), factory)
     array = f"ARRAY[{', '.join([sql] * len(values))}]"
-    open_roads.same(f"SELECT {array} AS a, ARRAY[{array}] AS b", flat(values) * 2)
+    roads.same(f"SELECT {array} AS a, ARRAY[{array}] AS b", flat(values) * 2)
+
+
+many = settings(
+    max_examples=1000 if LONG else 15,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@many
+@given(data=st.data())
+def test_generated_values(open_roads, name, data):
+    check(open_roads, name, FAMILIES[name], data)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+@many
+@given(data=st.data())
+def test_generated_values_of_registered_types(registered_roads, name, data):
+    check(registered_roads, name, REGISTERED[name], data)
