@@ -12,6 +12,8 @@ from conftest import command, side_connection
 from psycopg2.extensions import new_array_type
 from roads import Roads, attributes, portrait, portrait_of_error, settle
 
+import aiopgx
+
 TEXT_OID = 25
 NUMERIC_OID = 1700
 
@@ -44,7 +46,7 @@ async def steps(cursor, way):
                 break  # not a matter of the row
         else:
             seen.append(("gave", portrait(given), cursor.rownumber))
-            if not given:
+            if given is None or (type(given) is list and not given):
                 break
     return seen
 
@@ -248,6 +250,58 @@ def test_array_elements_through_every_caster(roads, caster):
     sql = "SELECT ARRAY[t, NULL] FROM unnest(%s::text[]) AS t UNION ALL SELECT '{}'"
     with roads.using(casting(array, 1009)):
         walk(roads, sql, [short], ways=["fetchone"])
+
+
+JSON_TEXTS = [
+    *(
+        "",
+        " ",
+        "nul",
+        "[1",
+        "[1,]",
+        '{"a"',
+        '{"a":}',
+        "{a: 1}",
+        "1 2",
+        "[1] x",
+        '"a',
+        '"\\x"',
+        "'a'",
+    ),
+    *(" x", " \ufeff1", '"\n"', "NaN", "-Infinity", "+1", "01", "1e999", "9" * 5000, "[" * 100_000),
+    *('{"a": 1} {', "\u00a01"),
+]
+
+# Those whose error json does not find at the first character.
+JSON_BEHIND_BLANKS = [" 1 2", "\t[1] x", "\ufeff1", " " + "[" * 100_000, " " + "9" * 5000]
+
+
+def as_json(cursor):
+    cursor.string_types = {TEXT_OID: cursor.connection.string_types[114]}
+
+
+def test_broken_json(roads):
+    with roads.using(as_json):
+        walk(roads, "SELECT unnest(%s::text[])", [JSON_TEXTS])
+
+
+@pytest.mark.xfail(
+    aiopgx.capabilities().native,
+    strict=True,
+    reason="the native decoder's own StopIteration is the error's __context__",
+)
+@pytest.mark.parametrize("text", JSON_BEHIND_BLANKS, ids=lambda text: repr(text[:8]))
+def test_broken_json_behind_blanks(roads, text):
+    with roads.using(as_json):
+        walk(roads, "SELECT %s::text", [text])
+
+
+def test_text_as_uuid(roads):
+    def as_uuid(cursor):
+        cursor.string_types = {TEXT_OID: cursor.connection.string_types[2950]}
+
+    with roads.using(as_uuid):
+        walk(roads, "SELECT unnest(%s::text[])", [[*ODD_TEXTS, "0" * 32, "{" + "0" * 32 + "}"]])
 
 
 # psycopg2 itself does not survive an array that ends behind a comma or inside quotes.
