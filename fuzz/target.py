@@ -7,7 +7,7 @@ import os
 import sys
 
 import atheris
-from forge import NULL, TEXTS, Forge, packed, values
+from forge import TEXTS, Forge, packed, values
 
 import aiopgx
 from aiopgx._statements import merged
@@ -61,11 +61,13 @@ STATEMENTS = [
 
 def seeds(forge):
     """Each form for each type, in rows of a few, and fetched in one of the many ways."""
-    for number in range(len(forge.oids)):
-        for start in range(0, len(TEXTS), 6):
-            way = (number * 37 + start * 11) & 0xFF
-            form = (start // 6 + number) % 8 & 6
-            yield bytes([way, form, number, 0]) + packed([*TEXTS[start : start + 6], NULL])
+    types = len(forge.oids)
+    for number in range(types):
+        for turn, start in enumerate(range(0, len(TEXTS), 6)):
+            way = (number * 37 + turn * 66) & 0xFF
+            form = (0, 2, 2, 3, 2, 2, 10, 11)[(number + turn) % 8]
+            head = bytes([way, form, number, (number * 7 + turn) % types])
+            yield head + packed([*TEXTS[start : start + 6], None])
     for pieces in STATEMENTS:
         yield bytes([0, IS_STATEMENT]) + packed(pieces)
 

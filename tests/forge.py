@@ -23,7 +23,7 @@ import psycopg2._psycopg
 import psycopg2.extras
 import psycopg2.tz
 from psycopg2.extensions import new_array_type, register_type, string_types
-from roads import portrait, portrait_of_error
+from roads import portrait
 
 from aiopgx._rows import take
 
@@ -274,7 +274,7 @@ class Forge:
         rows = [cells[i : i + len(oids)] for i in range(0, len(cells), len(oids))]
         return Case(
             oids=oids,
-            rows=rows * (1, 1, 2, 20)[form >> 1 & 3],
+            rows=rows if form & 2 else (rows * 20)[:40],
             names=["same", "same"][: len(oids)] if form & 8 else [],
             factory=FACTORIES[way & 3],
             zone=ZONES[way >> 2 & 3],
@@ -318,13 +318,19 @@ def by_psycopg2(cursor):
     return cursor
 
 
+def looks(error):
+    """All of an exception that a typecaster raised: `diag` is none of its."""
+    chain = [type(error.__cause__), type(error.__context__), error.__suppress_context__]
+    return type(error), portrait(error.args), str(error), *chain
+
+
 def fetches(rows, fetch, limit):
     """What each fetch gave, until there is no more. One that fails has moved on."""
     for _ in range(limit):
         try:
             got = fetch(rows)
         except Exception as error:
-            yield portrait_of_error(error), rows.rownumber
+            yield looks(error), rows.rownumber
         else:
             yield portrait(got), rows.rownumber
             if not got and got != ():
