@@ -14,9 +14,11 @@ psycopg2 executes ("foreign", by a cursor class that aiopgx does not know).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
+import select
 import types
 
 import psycopg2
@@ -199,6 +201,15 @@ class Reference:
             outcome.seen.append(attributes(cursor))
         return outcome
 
+    def notified(self, count):
+        """Wait for so many notifications, and take them."""
+        while len(self.raw.notifies) < count:
+            assert select.select([self.raw], [], [], 5)[0], "no notification came"
+            self.raw.poll()
+        taken = self.raw.notifies[:count]
+        del self.raw.notifies[:count]
+        return taken
+
     def close(self):
         self.raw.close()
 
@@ -247,6 +258,14 @@ class Ours:
             outcome.seen.append(attributes(cursor))
         assert not self.errors, self.errors
         return outcome
+
+    def notified(self, count):
+        """Wait for so many notifications, and take them."""
+
+        async def notified():
+            return [await asyncio.wait_for(self.conn.notifies.get(), 5) for _ in range(count)]
+
+        return self.run(notified())
 
     def close(self):
         async def close():
