@@ -66,6 +66,7 @@ def shown(value):
 
 @pytest.fixture(scope="module")
 def dsn(dsn):
+    dsn = psycopg2.extensions.make_dsn(dsn, options="-c TimeZone=UTC -c lc_monetary=C")
     with side_connection(dsn) as conn:
         command(conn, PAGE.partition("```sql\n")[2].partition("```")[0])
         command(conn, STATISTICS)
@@ -132,6 +133,18 @@ async def test_registration(ours, connect, side, row):
     value = await value_of(conn, code(row[1]))
     assert is_called(value, row[2])
     assert shown(value) == code(row[3])
+
+
+@pytest.mark.parametrize(
+    ("option", "sql", "kind"),
+    [
+        ("enable_uuid", "SELECT 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", str),
+        ("enable_hstore", "SELECT ''::hstore", str),
+        ("enable_json", "SELECT '{}'::json", dict),
+    ],
+)
+async def test_not_registered(ours, connect, option, sql, kind):
+    assert type(await value_of(await connect(**{option: False}), sql)) is kind
 
 
 @pytest.mark.parametrize("row", CORNERS, ids=lambda row: code(row[1]))

@@ -61,7 +61,7 @@ def scene(roads, setting):
     version = roads.reference.raw.server_version // 10000
     known = types_table.known(version)
     chosen = known if names is None or LONG else [name for name in names if name in known]
-    tally.types.update(chosen)
+    tally.types.update(name for name in chosen if not TYPES[name].none)
     return {name: list(expressions(name, version)) for name in chosen}
 
 

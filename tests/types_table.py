@@ -347,6 +347,7 @@ PSEUDO = {
         for names, since in [
             ("anyenum anyrange internal trigger event_trigger pg_ddl_command", 12),
             ("language_handler fdw_handler tsm_handler index_am_handler table_am_handler", 12),
+            ("opaque", 12),  # gone in 13
             ("anycompatiblearray anycompatiblerange", 13),
             ("anymultirange anycompatiblemultirange", 14),
         ]
