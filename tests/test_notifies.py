@@ -5,6 +5,8 @@ import asyncio
 import psycopg2
 import psycopg2.extensions
 import pytest
+from psycopg2.extensions import Notify, encodings, quote_ident
+from roads import Roads, portrait
 from support import fetch, until
 
 
@@ -256,3 +258,220 @@ async def test_async_for_and_a_dying_backend(ours, listening, side):
         cursor.execute("SELECT pg_terminate_backend(%s)", (await conn.get_backend_pid(),))
     with pytest.raises(psycopg2.OperationalError):
         await asyncio.wait_for(reading, 5)
+
+
+# --- the same as psycopg2's -----------------------------------------------------------------------
+
+CHANNELS = ["news", "UPPER", "Ünïcode", "日本", "a b", 'quo"ted', "it's", "%s", "n" * 63]
+PAYLOADS = [
+    *(
+        "",
+        " ",
+        "x",
+        "NULL",
+        "it's",
+        '"',
+        "\\",
+        "%s",
+        "two\nlines",
+        "\x01",
+        "grüße",
+        "日本",
+        "\U0001d518",
+    ),
+    *("y" * 7999, "ü" * 3999),
+]
+
+
+WHILE_EXECUTING = {
+    "rows": "SELECT generate_series(1, 100)",
+    "nothing": "SET application_name = 'x'",
+    "an error": "ROLLBACK; BEGIN; SELECT 1/0",
+    "the end of the transaction": "COMMIT; BEGIN",
+    "several": "SELECT 1; SELECT 2; COMMIT; SELECT 3; BEGIN",
+}
+
+
+def execute(road, sql, parameters=None):
+    outcome = road.execute(sql, parameters, psycopg2.extensions.cursor, lambda cursor: None)
+    assert outcome.error is None, outcome.error
+
+
+def listen(roads, *channels):
+    for channel in channels:
+        roads.prepare(f"LISTEN {quote_ident(channel, roads.reference.raw)}")
+
+
+def seen(notify, pid):
+    """All that a program can see of a notification, whichever process sent it."""
+    assert type(notify) is Notify
+    assert notify == (notify.pid, notify.channel) == (pid, notify.channel)
+    assert notify == Notify(pid, notify.channel, notify.payload)
+    assert notify != Notify(pid, notify.channel, notify.payload + "x")
+    assert repr(notify) == f"Notify({pid}, {notify.channel!r}, {notify.payload!r})"
+    assert hash(notify) == hash((pid, notify.channel, notify.payload)[: 3 if notify.payload else 2])
+    assert list(notify) == [pid, notify.channel]
+    return [type(notify.pid), portrait(notify.channel), portrait(notify.payload)]
+
+
+def same_notifies(roads, count, pid=None):
+    """Take so many on each road; (channel, payload) of psycopg2's, after the others were equal.
+
+    pid: of the sender; None if each road was its own.
+    """
+    taken = [(road, road.notified(count)) for road in roads.all]
+    expected, *others = [
+        [seen(notify, pid or road.raw.info.backend_pid) for notify in notifies]
+        for road, notifies in taken
+    ]
+    assert others == [expected, expected]
+    return [(notify.channel, notify.payload) for notify in taken[0][1]]
+
+
+@pytest.fixture
+def ears(roads):
+    yield roads
+    roads.prepare("UNLISTEN *")
+
+
+def test_same_channels(ears, side):
+    listen(ears, *CHANNELS)
+    for channel in CHANNELS:
+        notify(side, channel, "x")
+    pairs = same_notifies(ears, len(CHANNELS), side.info.backend_pid)
+    assert pairs == [(channel, "x") for channel in CHANNELS]
+
+
+def test_same_payloads(ears, side):
+    listen(ears, "news")
+    for payload in PAYLOADS:
+        notify(side, "news", payload)
+    pairs = same_notifies(ears, len(PAYLOADS), side.info.backend_pid)
+    assert pairs == [("news", payload) for payload in PAYLOADS]
+
+
+def test_same_payloads_from_oneself(roads):
+    """One road after the other, so that none hears the next."""
+    taken = []
+    for road in roads.all:
+        execute(road, "LISTEN news")
+        for payload in PAYLOADS:
+            execute(road, "SELECT pg_notify('news', %s)", [payload])
+        taken.append(
+            [seen(notify, road.raw.info.backend_pid) for notify in road.notified(len(PAYLOADS))]
+        )
+        execute(road, "UNLISTEN *")
+    assert taken == [taken[0]] * 3
+    assert [item[2][1] for item in taken[0]] == [repr(payload) for payload in PAYLOADS]
+
+
+@pytest.mark.parametrize("statement", WHILE_EXECUTING.values(), ids=WHILE_EXECUTING)
+def test_same_while_executing(ears, side, statement):
+    """They come with the end of the statement or of the transaction."""
+    listen(ears, "news")
+    ears.prepare("BEGIN")
+    for n in range(5):
+        notify(side, "news", str(n))
+        ears.same(statement)
+    ears.prepare("ROLLBACK")
+    assert [payload for _, payload in same_notifies(ears, 5, side.info.backend_pid)] == [*"01234"]
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_same_at_the_end_of_a_transaction(roads, end):
+    sent = []
+    for road in roads.all:
+        for sql in (
+            *("LISTEN news", "BEGIN", "NOTIFY news, 'one'", "NOTIFY news, 'one'", "SAVEPOINT s"),
+            *("NOTIFY news, 'two'", "ROLLBACK TO s", "NOTIFY news, 'three'"),
+            *(end, "NOTIFY news, 'last'"),
+        ):
+            execute(road, sql)
+        payloads = []
+        while payloads[-1:] != ["last"]:
+            payloads += [notify.payload for notify in road.notified(1)]
+        execute(road, "UNLISTEN *")
+        sent.append(payloads)
+    assert sent == [["one", "three", "last"] if end == "COMMIT" else ["last"]] * 3
+
+
+def test_same_many_at_once(ears, side):
+    listen(ears, "news")
+    with side.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_notify('news', repeat(n::text, 500)) FROM generate_series(1, 300) n"
+        )
+    pairs = same_notifies(ears, 300, side.info.backend_pid)
+    assert [payload for _, payload in pairs] == [str(n) * 500 for n in range(1, 301)]
+
+
+def test_same_long_payload_is_refused(roads):
+    outcome = roads.same("SELECT pg_notify('news', repeat('x', 8000))")
+    assert isinstance(outcome.error, psycopg2.errors.InvalidParameterValue)
+    outcome = roads.same("SELECT pg_notify('', 'x')")
+    assert isinstance(outcome.error, psycopg2.errors.InvalidParameterValue)
+    outcome = roads.same("SELECT pg_notify(repeat('n', 64), 'x')")
+    assert isinstance(outcome.error, psycopg2.errors.InvalidParameterValue)
+
+
+# What a session hears that psycopg2 believes to have the first of these encodings, and the server
+# the second one.
+ENCODINGS = [
+    *(("LATIN1", "LATIN1"), ("EUC_JP", "EUC_JP"), ("SJIS", "SJIS"), ("WIN1252", "WIN1252")),
+    *(("UTF8", "LATIN1"), ("LATIN1", "UTF8"), ("EUC_JP", "UTF8"), ("SQL_ASCII", "UTF8")),
+    ("UTF8", "SJIS"),
+]
+TEXTS = {
+    "LATIN1": ["grüße", "ÿ"],
+    "WIN1252": ["grüße", "€"],
+    "EUC_JP": ["日本", "ソ"],
+    "SJIS": ["日本", "ソ"],
+    "UTF8": ["grüße", "日本", "\U0001d518"],
+}
+
+
+@pytest.mark.parametrize(("known", "actual"), ENCODINGS)
+def test_same_in_other_encodings(dsn, side, known, actual):
+    """What can't be decoded is replaced, in the channel's name, too."""
+    texts = TEXTS[actual]
+    roads = Roads(dsn, client_encoding=known)
+    try:
+        roads.prepare(f"SET client_encoding = '{actual}'")
+        for text in texts:
+            roads.prepare(b'LISTEN "%s"' % text.encode(encodings[actual]))
+            notify(side, text, text * 100)
+        pairs = same_notifies(roads, len(texts), side.info.backend_pid)
+    finally:
+        roads.close()
+    received = [
+        text.encode(encodings[actual]).decode(encodings[known], "replace") for text in texts
+    ]
+    assert [channel for channel, _ in pairs] == received
+
+
+# --- what stands on raw ---------------------------------------------------------------------------
+
+
+class OwnList(list):
+    """Sees what psycopg2 puts in and aiopg takes out."""
+
+    def __init__(self):
+        self.appended = []
+
+    def append(self, notify):
+        self.appended.append(notify)
+        super().append(notify)
+
+
+async def test_replaced_list(connect, side):
+    conn = await connect()
+    own = conn.raw.notifies = OwnList()
+    await fetch(conn, "SELECT 1")
+    async with conn.cursor() as cursor:
+        await cursor.execute("LISTEN news")
+    for payload in "abc":
+        notify(side, "news", payload)
+    assert [(await get(conn)).payload for _ in "abc"] == [*"abc"]
+    assert own == []
+    assert [item.payload for item in own.appended] == [*"abc"]
+    assert conn.raw.notifies is own
