@@ -456,6 +456,40 @@ def test_undecodable_notices(ascii_roads, bad):
     assert got == [expected, expected]
 
 
+def test_undecodable_notifications(ascii_roads, ascii_dsn):
+    taken = []
+    with side_connection(ascii_dsn, client_encoding="SQL_ASCII") as side:
+        for road in ascii_roads.all:
+            road.execute(b'LISTEN "a\xff"', None, FACTORIES["tuple"], lambda cursor: None)
+        for bad in BYTES:
+            command(side, b"NOTIFY \"a\xff\", '%s'" % bad)
+        if not ascii_roads.checked:  # the server does not send these notifications
+            taken = [road.notified(len(BYTES)) for road in ascii_roads.all]
+    seen = [[(item.channel, item.payload) for item in items] for items in taken]
+    assert all(items == seen[0] for items in seen)
+    ascii_roads.same("SELECT 1")
+    ascii_roads.prepare("UNLISTEN *")
+
+
+@pytest.mark.xfail(
+    aiopgx.capabilities().native, strict=True, reason="a refused COPY leaves no text of itself"
+)
+def test_what_a_refused_copy_leaves(dsn):
+    """On connections of its own: on psycopg2's road it ends them."""
+
+    async def walk_on(road):
+        cursor, _ = await road.cursor()
+        with pytest.raises(psycopg2.ProgrammingError, match="can't execute COPY FROM"):
+            await settle(cursor.execute("COPY pg_am FROM STDIN"))
+        return attributes(cursor)
+
+    roads = Roads(dsn)
+    try:
+        roads.alike(walk_on)
+    finally:
+        roads.close()
+
+
 # --- results of unusual size ----------------------------------------------------------------------
 
 MOST_COLUMNS = 1664
