@@ -1,13 +1,21 @@
-"""Values of any bytes for every type: what psycopg2 makes of them, or its exception.
+"""Any bytes as values of every type, and as errors and notices: psycopg2's objects, its exceptions.
 
 `make fuzz` goes on from here, guided by what of the decoders' code was reached.
 """
 
+import contextlib
+import socket
+import threading
+
+import psycopg2
 import pytest
 from forge import ENCODINGS, FACTORIES, FETCHES, TEXTS, ZONES, Case, Forge
 from hypothesis import given
 from hypothesis import strategies as st
-from support import LONG
+from roads import portrait_of_error
+from support import LONG, greeting, message, new_loop, shut_down
+
+import aiopgx
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +88,97 @@ def test_rows_of_any_bytes(forge, data):
 @given(text=st.binary(max_size=60))
 def test_cases_made_of_bytes(forge, text):
     forge.check(forge.case(text))
+
+
+# --- errors and notices ---------------------------------------------------------------------------
+
+
+class Parrot:
+    """A server that answers each query with the messages in `answer`."""
+
+    def __init__(self):
+        self.answer = b""
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        port = self.listening.getsockname()[1]
+        self.dsn = f"host=127.0.0.1 port={port} user=x sslmode=disable gssencmode=disable"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self.listening.accept()
+                threading.Thread(target=self.serve, args=[client], daemon=True).start()
+
+    def serve(self, client):
+        with client, client.makefile("rb") as file:
+            file.read(int.from_bytes(file.read(4), "big") - 4)  # who wants to be let in
+            client.sendall(greeting())
+            while file.read(1) == b"Q":
+                file.read(int.from_bytes(file.read(4), "big") - 4)
+                client.sendall(self.answer + message(b"Z", b"I"))
+
+    def close(self):
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+
+
+@pytest.fixture(scope="module")
+def parrot():
+    parrot = Parrot()
+    yield parrot
+    parrot.close()
+
+
+@pytest.fixture(scope="module")
+def outcomes(parrot):
+    """A function: the error and the notices of a query, as psycopg2 and as aiopgx report them."""
+    loop = new_loop("asyncio")
+
+    async def connect():
+        return await aiopgx.connect(parrot.dsn, enable_hstore=False)
+
+    async def execute():
+        async with conn.cursor() as cursor:
+            await cursor.execute("SELECT")
+
+    def outcome(raw, function):
+        with pytest.raises(psycopg2.Error) as error:
+            function()
+        notices = list(raw.notices)
+        raw.notices.clear()
+        return portrait_of_error(error.value), notices
+
+    with contextlib.closing(psycopg2.connect(parrot.dsn)) as theirs:
+        theirs.autocommit = True
+        conn = loop.run_until_complete(connect())
+        yield lambda: (
+            outcome(theirs, lambda: theirs.cursor().execute("SELECT")),
+            outcome(conn.raw, lambda: loop.run_until_complete(execute())),
+        )
+        conn.close()
+        shut_down(loop)
+
+
+SQLSTATES = ["", "00000", "22012", "25P02", "2200Z", "40001", "57P05", "P0001", "XX000", "ZZZZZ"]
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        # psycopg2 complains aloud of others than ASCII
+        "C": (st.sampled_from(SQLSTATES) | st.text("0129APXZz ", max_size=6)).map(str.encode),
+        "S": st.sampled_from([b"ERROR", b"FATAL", b"PANIC", b"WARNING", b"\xe4"]),
+        **{key: st.text(max_size=9).map(str.encode) | st.binary(max_size=9) for key in "MDHqRFL?"},
+        "P": st.integers(-1, 9).map(lambda number: b"%d" % number),
+    },
+)
+
+
+def report(kind, fields):
+    parts = [key.encode() + value.replace(b"\0", b"") + b"\0" for key, value in fields.items()]
+    return message(kind, b"".join(parts) + b"\0")
+
+
+@given(error=FIELDS, notices=st.lists(FIELDS, max_size=2))
+def test_errors_and_notices_of_any_bytes(parrot, outcomes, error, notices):
+    parrot.answer = b"".join(report(b"N", fields) for fields in notices) + report(b"E", error)
+    theirs, ours = outcomes()
+    assert ours == theirs
