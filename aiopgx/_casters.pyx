@@ -52,6 +52,7 @@ cdef enum:
     MAX_DEPTH = 8
 
 cdef object loads = json.loads
+cdef object UUID = uuid.UUID
 cdef dict string_types = psycopg2._psycopg.string_types
 cdef object default_caster = psycopg2._psycopg.UNICODE  # psycopg2's own has no name in Python
 
@@ -149,7 +150,7 @@ cdef Decoder scalar_decoder(object caster) except? NULL:
     elif fields.pcast != NULL:
         if closes_over(<object>fields.pcast, json_code, loads):
             return decode_json
-        if closes_over(<object>fields.pcast, uuid_code, uuid):
+        if closes_over(<object>fields.pcast, uuid_code, uuid) and uuid.UUID is UUID:
             return decode_uuid
     return NULL
 
@@ -195,7 +196,7 @@ cdef dict of_range_caster = originals(
     psycopg2._range.RangeCaster, ["parse", "_re_range", "_re_undouble"])
 cdef dict of_composite_caster = originals(
     psycopg2.extras.CompositeCaster, ["parse", "tokenize", "_re_tokenize", "_re_undouble"])
-cdef object composite_make = psycopg2.extras.CompositeCaster.__dict__["make"]
+cdef dict of_composite_maker = originals(psycopg2.extras.CompositeCaster, ["make"])
 of_range.update(__new__=object.__new__, __setattr__=object.__setattr__)
 
 
@@ -223,8 +224,7 @@ cdef Decoder parser_decoder(Column *column, object method, Registry *types, int 
                 return decode_range
     elif function is of_composite_caster["parse"]:
         if is_like(owner, of_composite_caster):
-            plain = _PyType_Lookup(type(owner), "make") == <PyObject *>composite_make
-            maker = owner._ctor if plain else owner.make
+            maker = owner._ctor if is_like(owner, of_composite_maker) else owner.make
             if set_parts(column, maker, owner.atttypes, types, depth):
                 return decode_composite
     return NULL

@@ -1,7 +1,8 @@
 """Decoders: the values of a PGresult as the objects that psycopg2 makes of them.
 
 A decoder knows the usual form of a type's values only, and returns UNUSUAL for every other: then
-psycopg2's own typecaster is called, so values and exceptions are psycopg2's by construction.
+psycopg2's own typecaster is called, so values and exceptions are psycopg2's by construction. So a
+decoder raises nothing itself but MemoryError.
 """
 
 cimport cython
@@ -17,7 +18,8 @@ from cpython.datetime cimport (
 )
 from cpython.long cimport PyLong_FromLongLong, PyLong_FromString
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
+from cpython.ref cimport Py_DECREF
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memcmp
 
 import datetime
@@ -57,6 +59,8 @@ cdef extern from "Python.h":
     double PyOS_string_to_double(const char *, char **, PyObject *) except? -1.0
     int PyObject_GenericSetAttr(object, object, object) except -1
     object PyMemoryView_FromObject(object)
+    PyObject *decoded_utf8 "PyUnicode_DecodeUTF8"(const char *, Py_ssize_t, const char *)
+    void PyErr_Clear()
 
 # What a decoder returns for a value that is not of the form it knows.
 cdef object UNUSUAL = Ellipsis
@@ -73,7 +77,13 @@ cdef tuple no_arguments = ()
 
 
 cdef object decode_utf8(Column *column, const char *text, Py_ssize_t size):
-    return PyUnicode_DecodeUTF8(text, size, NULL)
+    cdef PyObject *decoded = decoded_utf8(text, size, NULL)
+    if decoded == NULL:
+        PyErr_Clear()
+        return UNUSUAL
+    value = <object>decoded
+    Py_DECREF(value)            # the reference was ours
+    return value
 
 
 cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size):
@@ -81,7 +91,10 @@ cdef object decode_latin1(Column *column, const char *text, Py_ssize_t size):
 
 
 cdef object decode_by_codec(Column *column, const char *text, Py_ssize_t size):
-    value, _ = (<object>column.context.codec)(PyBytes_FromStringAndSize(text, size))
+    try:
+        value, _ = (<object>column.context.codec)(PyBytes_FromStringAndSize(text, size))
+    except UnicodeDecodeError:
+        return UNUSUAL
     return value
 
 
@@ -135,7 +148,13 @@ cdef object decode_float(Column *column, const char *text, Py_ssize_t size):
 
 
 cdef object decode_numeric(Column *column, const char *text, Py_ssize_t size):
-    return Decimal(PyUnicode_DecodeUTF8(text, size, NULL))
+    digits = decode_utf8(column, text, size)
+    if digits is UNUSUAL:
+        return UNUSUAL
+    try:
+        return Decimal(digits)
+    except ArithmeticError:
+        return UNUSUAL
 
 
 # --- bytea ---------------------------------------------------------------------------------------
@@ -221,11 +240,13 @@ cdef void unescape(char *out, const char *text, Py_ssize_t size) noexcept:
 cdef object decode_json(Column *column, const char *text, Py_ssize_t size):
     cdef object document = column.context.text(column, text, size)
     cdef tuple found
+    if document is UNUSUAL:
+        return UNUSUAL
     try:
         found = scan_once(document, 0)
-    except StopIteration:
-        return loads(document)          # blanks in front, or its own error
-    return found[0] if found[1] == len(document) else loads(document)
+        return found[0] if found[1] == len(document) else loads(document)
+    except (StopIteration, ValueError, RecursionError):
+        return UNUSUAL          # blanks in front, which jsonb has not, or no JSON
 
 
 cdef object decode_uuid(Column *column, const char *text, Py_ssize_t size):
@@ -328,15 +349,22 @@ cdef bint read_clock(const char *text, Py_ssize_t size, Clock *clock) noexcept:
     return text == end or read_offset(text, end - text, clock)
 
 
+cdef int *days_of_month = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+
+
 cdef bint read_date(const char *text, int *year, int *month, int *day) noexcept:
-    """`YYYY-MM-DD`; that the month has such a day is left to datetime."""
+    """`YYYY-MM-DD`, of the Gregorian calendar."""
     cdef int century = two_digits(text), rest = two_digits(text + 2)
     if century < 0 or rest < 0 or text[4] != c"-" or text[7] != c"-":
         return False
     year[0] = century * 100 + rest
     month[0] = two_digits(text + 5)
     day[0] = two_digits(text + 8)
-    return year[0] >= 1 and 1 <= month[0] <= 12 and 1 <= day[0] <= 31
+    if year[0] < 1 or not 1 <= month[0] <= 12 or day[0] < 1:
+        return False
+    if month[0] == 2 and year[0] % 4 == 0 and (year[0] % 100 != 0 or year[0] % 400 == 0):
+        return day[0] <= 29
+    return day[0] <= days_of_month[month[0] - 1]
 
 
 cdef dict zones = {}            # offset in seconds -> datetime.timezone
@@ -450,7 +478,8 @@ cdef object decode_interval(Column *column, const char *text, Py_ssize_t size):
             seconds = -seconds
             micros = -micros
     days += seconds // 86400
-    if not -999999999 <= days <= 999999999:
+    # negative microseconds take one from the days
+    if not -999999999 < days <= 999999999:
         return UNUSUAL
     return timedelta_new(<int>days, <int>(seconds % 86400), micros)
 

@@ -19,11 +19,11 @@ cdef class Columns:
     cdef bint atomic            # no value can ever refer to its row: nothing for the collector
 
     @staticmethod
-    cdef Columns of(PGresult *res, object raw, object cursor)
+    cdef Columns of(PGresult *res, object raw, object codec, object cursor)
     cdef int prepare(self) except -1
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
     cdef int decode_tuples(self, PGresult *res, long *row, list rows) except -1
     cdef int check_parts(self) except -1
     cdef int check_zone(self) except -1
-    cdef int choose_text(self, raw) except -1
+    cdef int choose_text(self, str encoding, codec) except -1
     cdef object ask_caster(self, int i, const char *text, Py_ssize_t size)

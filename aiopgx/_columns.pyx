@@ -32,7 +32,6 @@ from ._codecs cimport (
     decode_utf8,
 )
 from ._containers cimport decode_nothing
-from ._errors cimport text_decoder
 from ._libpq cimport PGresAttValue, PGresult, pq
 from ._structs cimport new_reference
 
@@ -79,10 +78,11 @@ cdef class Columns:
             PyMem_Free(self.columns)
 
     @staticmethod
-    cdef Columns of(PGresult *res, object raw, object cursor):
+    cdef Columns of(PGresult *res, object raw, object codec, object cursor):
         """Look the casters up, as psycopg2 does it when it has executed.
 
         raw, cursor: the psycopg2 connection, and the psycopg2 cursor given to casters.
+        codec: decodes texts.
         """
         cdef Columns self = Columns.__new__(Columns)
         cdef Py_ssize_t i
@@ -96,7 +96,7 @@ cdef class Columns:
         self.casters = PyTuple_New(self.count)
         self.atomic = True
         self.native = pq.direct_rows
-        self.choose_text(raw)
+        self.choose_text(raw.encoding, codec)
         of_cursor, of_connection = cursor.string_types, raw.string_types
         types = Registry(<PyObject *>of_cursor, <PyObject *>of_connection)
         for i in range(self.count):
@@ -117,16 +117,16 @@ cdef class Columns:
                 self.native = False
         return self
 
-    cdef int choose_text(self, raw) except -1:
-        cdef str encoding = raw.encoding
+    cdef int choose_text(self, str encoding, codec) except -1:
+        # psycopg2 asks no codec about these
         if encoding == "UTF8":
             self.context.text = decode_utf8
         elif encoding == "LATIN1":
             self.context.text = decode_latin1
         else:
-            self.codec = text_decoder(raw)
+            self.codec = codec
             self.context.text = decode_by_codec
-            self.context.codec = <PyObject *>self.codec
+            self.context.codec = <PyObject *>codec
         return 0
 
     cdef int prepare(self) except -1:
@@ -242,7 +242,10 @@ cdef class Columns:
         function for NULL; a caster for arrays brings it to do so.
         """
         if size >= 0:
-            return self.casters[i](PyBytes_FromStringAndSize(text, size), self.cursor)
+            value = self.casters[i](PyBytes_FromStringAndSize(text, size), self.cursor)
+            if self.composed:
+                self.check_parts()      # it may have registered others
+            return value
         if self.null_casters is None:
             self.null_casters = {}
         caster = self.null_casters.get(i)

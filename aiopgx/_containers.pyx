@@ -131,7 +131,7 @@ cdef object read_bare(Column *column, const char **position, const char *end):
             return UNUSUAL
         text += 1
     size = text - position[0]
-    if size == 0:
+    if size == 0 or text == end:
         return UNUSUAL
     if size == 4 and is_null(position[0]):
         item = None
@@ -151,17 +151,15 @@ cdef bint is_null(const char *text) noexcept:
 
 
 cdef bint readable(Column *column, const char *text, Py_ssize_t size) except -1:
-    """Whether parts can be decoded one by one. psycopg2 decodes the whole and encodes parts in UTF-8.
+    """Whether parts can be decoded one by one.
 
-    Raises UnicodeDecodeError, as psycopg2, if the text is no UTF-8.
+    psycopg2 decodes the whole, and encodes parts in UTF-8.
     """
     cdef Py_ssize_t i
     for i in range(size):
         if <unsigned char>text[i] >= 0x80:
-            if column.context.text != decode_utf8:
-                return False
-            decode_utf8(column, text, size)
-            return True
+            return (column.context.text == decode_utf8
+                    and decode_utf8(column, text, size) is not UNUSUAL)
     return True
 
 

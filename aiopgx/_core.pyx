@@ -34,7 +34,15 @@ from ._cancel import cancel_and_close
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from ._cancel cimport cancel_query
-from ._errors cimport connection_error, decode, layout_known, make_error, result_error
+from ._errors cimport (
+    codec_of,
+    connection_error,
+    decode,
+    layout_known,
+    make_error,
+    result_error,
+    utf8_codec,
+)
 from ._libpq cimport (
     CONNECTION_BAD,
     CONNECTION_OK,
@@ -142,6 +150,7 @@ cdef class Wire:
     cdef readonly object raw
     cdef readonly object loop
     cdef readonly bint native
+    cdef object codec               # decodes texts
     cdef bint plain                 # simple parameters need not go through psycopg2
     cdef object queue
     cdef object notifies
@@ -436,11 +445,13 @@ cdef class Wire:
             # the same for every connection of psycopg2, which is its argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
             self.native = True
-            self.plain = quotes_plainly(self.raw)
+            self.codec = codec_of(self.raw)
+            self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self._watch()
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         self._done().set_result([None])
+        self._show_notices()
         return 0
 
     cdef int _closed_elsewhere(self) except -1:
@@ -466,7 +477,7 @@ cdef class Wire:
     cdef int _flush(self) except -1:
         cdef int left = pq.flush(self.conn)
         if left < 0:
-            self._lost(connection_error(self.conn, self.raw))
+            self._lost(connection_error(self.conn))
         elif left or self.writing:
             self._want_write(left == 1)
         return 0
@@ -510,7 +521,7 @@ cdef class Wire:
         _noticed = False
         for reads in range(MAX_READS):
             if not pq.consumeInput(self.conn):
-                self._lost(connection_error(self.conn, self.raw))
+                self._lost(connection_error(self.conn))
                 return 0
             finished = self._take_results()
             if finished or not socket_ready(self.fd, False):
@@ -553,7 +564,7 @@ cdef class Wire:
         if status == PGRES_COPY_IN:
             self.copy_error = "can't execute COPY FROM: use the copy_from() method instead"
             if pq.putCopyEnd(self.conn, b"COPY FROM STDIN was given to execute()") != 1:
-                self._lost(connection_error(self.conn, self.raw))
+                self._lost(connection_error(self.conn))
                 return False
             self._flush()
             return True
@@ -604,10 +615,10 @@ cdef class Wire:
             raise psycopg2.DatabaseError("the server sent no result")
         status = pq.resultStatus(res)
         if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
-            return Result.make(res, self.raw, impl, self.shape, query)
+            return Result.make(res, self.raw, self.codec, impl, self.shape, query)
         if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
                 or status == PGRES_NONFATAL_ERROR:
-            error = result_error(self.conn, res, self.raw, impl)
+            error = result_error(self.conn, res, self.codec, impl)
             give_failure(impl, query)
             raise error
         pq.clear(res)
@@ -641,13 +652,14 @@ cdef class Wire:
                 return 0
             try:
                 self.queue.put_nowait(Notify(
-                    notify.be_pid, decode(self.raw, notify.relname), decode(self.raw, notify.extra)))
+                    notify.be_pid, decode(self.codec, notify.relname),
+                    decode(self.codec, notify.extra)))
             finally:
                 pq.freemem(notify)
 
     cdef object _broken(self):
         """The exception for a libpq call that failed; the connection goes if libpq gave it up."""
-        error = connection_error(self.conn, self.raw)
+        error = connection_error(self.conn)
         if pq.status(self.conn) == CONNECTION_BAD:
             self._lost(error)
         return error

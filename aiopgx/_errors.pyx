@@ -82,16 +82,19 @@ cdef object _error_class(str sqlstate):
     return psycopg2.DatabaseError if cls is None else cls
 
 
-cdef object text_decoder(object raw):
-    """The codec function that psycopg2 uses for this connection's texts."""
+cdef object utf8_codec = codecs.getdecoder("utf-8")
+
+
+cdef object codec_of(object raw):
+    """The function that decodes the texts of a connection; psycopg2 keeps that of the connect."""
     return codecs.getdecoder(psycopg2.extensions.encodings[raw.encoding])
 
 
-cdef object decode(object raw, const char *text):
+cdef object decode(object codec, const char *text):
     """A text of the server or of libpq; never fails on bytes that are not valid."""
     if text == NULL:
         return None
-    return text_decoder(raw)(text[:strlen(text)], "replace")[0]
+    return codec(text[:strlen(text)], "replace")[0]
 
 
 cdef object make_error(object cls, str message, object cursor):
@@ -102,7 +105,7 @@ cdef object make_error(object cls, str message, object cursor):
     return error
 
 
-cdef object result_error(PGconn *conn, PGresult *res, object raw, object cursor):
+cdef object result_error(PGconn *conn, PGresult *res, object codec, object cursor):
     """The exception for a failed result, which it takes over: `diag` reads it."""
     cdef aiopgx_error *fields
     cdef const char *text = pq.resultErrorMessage(res)
@@ -125,13 +128,13 @@ cdef object result_error(PGconn *conn, PGresult *res, object raw, object cursor)
                                  or strncmp(text, b"FATAL:  ", 8) == 0
                                  or strncmp(text, b"PANIC:  ", 8) == 0):
             message = text + 8
-        error = make_error(cls, decode(raw, message), cursor)
+        error = make_error(cls, decode(codec, message), cursor)
         if not isinstance(error, Error):
             return error
         fields = <aiopgx_error *>error
-        set_field(&fields.pydecoder, text_decoder(raw))
-        set_field(&fields.pgerror, decode(raw, text))
-        set_field(&fields.pgcode, decode(raw, sqlstate))
+        set_field(&fields.pydecoder, codec)
+        set_field(&fields.pgerror, decode(codec, text))
+        set_field(&fields.pgcode, decode(codec, sqlstate))
         fields.pgres = res
         res = NULL
         return error
@@ -140,7 +143,7 @@ cdef object result_error(PGconn *conn, PGresult *res, object raw, object cursor)
             pq.clear(res)
 
 
-cdef object connection_error(PGconn *conn, object raw):
+cdef object connection_error(PGconn *conn):
     """What psycopg2 raises when libpq can't send or receive."""
     cdef const char *text = pq.errorMessage(conn)
     # psycopg2 decodes these with PyErr_SetString, as UTF-8

@@ -14,6 +14,7 @@ cdef class Result:
     cdef PGresult *res          # owned; NULL once handed over
     cdef Columns columns        # None after a command without rows
     cdef object raw             # the psycopg2 connection
+    cdef object codec           # decodes texts
     cdef object impl            # the psycopg2 cursor
     cdef int shape
     cdef int rows
@@ -21,6 +22,7 @@ cdef class Result:
     cdef long position          # rownumber
     cdef object sent            # query
     cdef bint handed_over
+    cdef bint introduced        # casters find the attributes of their cursor
     cdef int fetching           # the depth of fetches under way
     cdef object columns_seen    # description, once asked for
     cdef tuple column_names
@@ -28,10 +30,11 @@ cdef class Result:
     cdef object record          # the namedtuple type
 
     @staticmethod
-    cdef Result make(PGresult *res, object raw, object impl, int shape, object query)
+    cdef Result make(PGresult *res, object raw, object codec, object impl, int shape, object query)
     cdef object next_row(self)
     cdef int check(self) except -1
     cdef int begin(self) except -1
+    cdef tuple fields(self)
     cdef object row(self, int shape)
     cdef list take(self, long limit)
     cdef int settled_shape(self) except -2

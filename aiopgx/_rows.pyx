@@ -17,9 +17,15 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from ._columns cimport Columns
-from ._errors cimport decode, make_error, text_decoder
+from ._errors cimport codec_of, decode, make_error
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
-from ._structs cimport give_result, is_closed, take_result
+from ._structs cimport (
+    give_attributes,
+    give_position,
+    give_result,
+    is_closed,
+    take_result,
+)
 
 cdef extern from "_frames.h":
     pass
@@ -61,7 +67,7 @@ def take(impl):
     The inverse of Result.hand_over(). Raises ProgrammingError if there are no rows.
     """
     raw, shape, query = impl.connection, shape_of(type(impl)), impl.query
-    return Result.make(take_result(impl), raw, impl, shape, query)
+    return Result.make(take_result(impl), raw, codec_of(raw), impl, shape, query)
 
 
 cdef class Result:
@@ -76,7 +82,7 @@ cdef class Result:
             pq.clear(self.res)
 
     @staticmethod
-    cdef Result make(PGresult *res, object raw, object impl, int shape, object query):
+    cdef Result make(PGresult *res, object raw, object codec, object impl, int shape, object query):
         """Take over a result of status TUPLES_OK or COMMAND_OK, also if this raises."""
         cdef Result self
         cdef const char *affected
@@ -87,13 +93,14 @@ cdef class Result:
             raise
         self.res = res
         self.raw = raw
+        self.codec = codec
         self.impl = impl
         self.shape = shape
         self.sent = query
         if pq.resultStatus(res) == PGRES_TUPLES_OK:
             self.rows = pq.ntuples(res)
             self.count = self.rows
-            self.columns = Columns.of(res, raw, impl)
+            self.columns = Columns.of(res, raw, codec, impl)
         else:
             affected = pq.cmdTuples(res)
             self.count = atol(affected) if affected != NULL and affected[0] else -1
@@ -132,7 +139,10 @@ cdef class Result:
             raise OverflowError("signed integer is greater than maximum" if target > 0
                                 else "signed integer is less than minimum")
         if not isinstance(mode, str):
-            raise TypeError(f"argument 2 must be str, not {type(mode).__name__}")
+            kind = None if mode is None else type(mode).__name__
+            raise TypeError(f"argument 2 must be str, not {kind}")
+        if b"\0" in mode.encode():
+            raise ValueError("embedded null character")
         self.check()
         if mode == "relative":
             target += self.position
@@ -203,6 +213,9 @@ cdef class Result:
             self.position = 0
             raise psycopg2.ProgrammingError("no results to fetch")
         self.columns.prepare()
+        if not self.columns.native and not self.introduced:
+            give_attributes(self.impl, self.fields())
+            self.introduced = True
         return 0
 
     cdef object row(self, int shape):
@@ -212,6 +225,8 @@ cdef class Result:
         if number >= self.rows:
             raise psycopg2.ProgrammingError("a typecaster moved the cursor that it works for")
         self.position = number + 1
+        if self.introduced:
+            give_position(self.impl, number)
         values = PyTuple_New(self.columns.count)
         self.columns.decode_row(self.res, number, aiopgx_items(values))
         if self.columns.atomic:
@@ -302,7 +317,7 @@ cdef class Result:
         """The command tag, such as "UPDATE 3"."""
         if self.handed_over:
             return self.impl.statusmessage
-        return decode(self.raw, pq.cmdStatus(self.res))
+        return decode(self.codec, pq.cmdStatus(self.res))
 
     @property
     def query(self):
@@ -314,11 +329,10 @@ cdef class Result:
         cdef const char *name
         cdef PGresult *res = self.res       # maybe another's before this ends, but alive
         if self.column_names is None:
-            decoder = text_decoder(self.raw)
             names = []
             for i in range(<int>self.columns.count):
                 name = pq.fname(res, i)
-                names.append(decoder(name[:strlen(name)], "replace")[0])
+                names.append(self.codec(name[:strlen(name)], "replace")[0])
             self.column_names = tuple(names)
         return self.column_names
 
@@ -337,8 +351,7 @@ cdef class Result:
         self.fetching += 1
         try:
             give_to_factory(impl, shape_of(type(impl)))
-            fields = (self.count, self.position, self.lastrowid, self.description,
-                      self.statusmessage, self.sent)
+            fields = self.fields()
             if self.columns is None:
                 give_result(impl, NULL, fields, ())
                 pq.clear(self.res)
@@ -350,6 +363,10 @@ cdef class Result:
             self.handed_over = True
         finally:
             self.fetching -= 1
+
+    cdef tuple fields(self):
+        return (self.count, self.position, self.lastrowid, self.description, self.statusmessage,
+                self.sent)
 
 
 cdef int give_to_factory(impl, int shape) except -1:

@@ -114,10 +114,10 @@ cdef object find_statement(str operation):
 
 
 cdef bint quotes_plainly(object raw) except -1:
-    """Whether psycopg2 writes UTF-8, and strings without E'', on this connection."""
+    """Whether psycopg2 writes strings without E'' on this connection."""
     quoted = psycopg2.extensions.QuotedString("a")
     quoted.prepare(raw)
-    return raw.encoding == "UTF8" and quoted.getquoted() == b"'a'"
+    return quoted.getquoted() == b"'a'"
 
 
 # The text under construction: one for the process, since nothing runs Python code, or lets go of the

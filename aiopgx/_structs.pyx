@@ -121,36 +121,48 @@ cdef void set_field(PyObject **field, object value) noexcept:
     Py_XDECREF(old)
 
 
+cdef CursorStruct *cursor_struct(object cursor) except NULL:
+    """The inside of a cursor. Raises NotSupportedError if it isn't known."""
+    if not cursors_known or not isinstance(cursor, CursorType):
+        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
+    return <CursorStruct *>cursor
+
+
+cdef int give_attributes(object cursor, tuple fields) except -1:
+    """Set what a psycopg2 cursor shows of a result.
+
+    fields: rowcount, rownumber, lastrowid, description, statusmessage, query.
+    """
+    cdef CursorStruct *c = cursor_struct(cursor)
+    c.rowcount, c.row, c.lastoid, description, statusmessage, query = fields
+    set_field(&c.description, description)
+    set_field(&c.pgstatus, statusmessage)
+    set_field(&c.query, query)
+    return 0
+
+
+cdef int give_position(object cursor, long row) except -1:
+    """Set which row of its result a psycopg2 cursor is at."""
+    cursor_struct(cursor).row = row
+    return 0
+
+
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1:
     """Put a result into a psycopg2 cursor, as if psycopg2 had executed it.
 
     res: becomes the cursor's, unless this raises. NULL after a command without rows.
-    fields: rowcount, rownumber, lastrowid, description, statusmessage, query.
+    fields: see give_attributes().
     casts: the typecasters of the columns.
-
-    Raises NotSupportedError if the inside of cursors isn't known.
     """
-    cdef CursorStruct *c
-    cdef long rowcount, row
-    cdef unsigned int lastoid
-    cdef PGresult *old
-    rowcount, row, lastoid, description, statusmessage, query = fields
-    if not cursors_known or not isinstance(cursor, CursorType):
-        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
-    c = <CursorStruct *>cursor
-    old = <PGresult *>c.pgres
+    cdef CursorStruct *c = cursor_struct(cursor)
+    cdef PGresult *old = <PGresult *>c.pgres
+    give_attributes(cursor, fields)
     c.pgres = res
     if old != NULL:
         pq.clear(old)
     c.notuples = res == NULL
-    c.rowcount = rowcount
-    c.row = row
-    c.lastoid = lastoid
     c.columns = len(casts)
-    set_field(&c.description, description)
     set_field(&c.casts, casts)
-    set_field(&c.pgstatus, statusmessage)
-    set_field(&c.query, query)
     return 0
 
 
@@ -163,11 +175,9 @@ cdef int give_failure(object cursor, object query) except -1:
 
 cdef PGresult *take_result(object cursor) except NULL:
     """Take the result with rows out of a psycopg2 cursor; the caller owns it."""
-    cdef PGresult *res
-    if not cursors_known or not isinstance(cursor, CursorType):
-        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
-    res = <PGresult *>(<CursorStruct *>cursor).pgres
+    cdef CursorStruct *c = cursor_struct(cursor)
+    cdef PGresult *res = <PGresult *>c.pgres
     if res == NULL:
         raise psycopg2.ProgrammingError("no results to fetch")
-    (<CursorStruct *>cursor).pgres = NULL
+    c.pgres = NULL
     return res

@@ -1,6 +1,7 @@
 """Cursor: executes statements and fetches rows, with psycopg2's attributes."""
 
 import asyncio
+import contextlib
 import datetime
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
-from psycopg2.sql import Composable
+from psycopg2.sql import SQL, Composed
 
 from ._rows import SHAPE_FOREIGN, Result, shape_of
 from .log import logger
@@ -83,7 +84,7 @@ class Cursor:
         if timeout is None:
             timeout = self._timeout
         if self._shape == SHAPE_FOREIGN:
-            _refuse_nul(operation, self._psycopg)
+            _refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
             return
         waiter = outcome = None
@@ -94,7 +95,11 @@ class Cursor:
                 raise outcome
             self._result = outcome
         except BaseException as exc:
-            self._failed(exc, waiter)
+            trim(exc)
+            if waiter is None and not wire.busy:
+                self._refused(operation)
+            else:
+                self._failed(exc, waiter)
             raise
         finally:
             del waiter, outcome  # an exception must not hold itself, by way of this frame
@@ -155,7 +160,7 @@ class Cursor:
             logger.info("%r", parameters)
         if timeout is None:
             timeout = self._timeout
-        _refuse_nul(procname, self._psycopg)
+        _refuse_nul(procname)
         await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout)
 
     async def _execute_foreign(
@@ -163,20 +168,32 @@ class Cursor:
     ) -> None:
         waiter = error = None
         try:
-            self._result = self._psycopg
+            self._hand_over()
             waiter = self._wire.execute_foreign(start, operation, parameters, timeout)
             error = (await waiter).pop()
             if error is not None:
                 raise error
         except BaseException as exc:
-            self._failed(exc, waiter)
+            trim(exc)
+            if waiter is not None or self._wire.busy:
+                self._failed(exc, waiter)
             raise
         finally:
             del waiter, error  # as above
 
+    def _refused(self, operation: Any) -> None:
+        """Nothing was sent: leave what psycopg2 leaves of the statement before."""
+        try:
+            self._psycopg.mogrify(operation)
+        except Exception:
+            return  # no statement at all: nothing is forgotten
+        if not self.closed:
+            self._hand_over()
+            with contextlib.suppress(IndexError, psycopg2.Error):
+                self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
+
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
-        trim(exc)
         self._result = self._psycopg
         if self._wire.busy or isinstance(exc, asyncio.CancelledError):
             self._conn.close()
@@ -306,13 +323,16 @@ class Cursor:
         Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
         that whoever keeps it sees their results.
         """
-        if isinstance(self._result, Result):
-            self._result.hand_over(self._psycopg)
-            self._result = self._psycopg
+        self._hand_over()
         self._shape = SHAPE_FOREIGN
         return self._psycopg
 
     _impl = raw
+
+    def _hand_over(self) -> None:
+        if isinstance(self._result, Result):
+            self._result.hand_over(self._psycopg)
+        self._result = self._psycopg
 
     @property
     def connection(self) -> "Connection":
@@ -461,26 +481,33 @@ class _Total:
         self.lastrowid = last.lastrowid
 
     def fetchone(self) -> Any:
+        self.rowcount = -1  # psycopg2 has looked for a result, and forgets what it knew
         raise psycopg2.ProgrammingError("no results to fetch")
 
     def fetchmany(self, size: int) -> Any:
-        raise psycopg2.ProgrammingError("no results to fetch")
+        self.fetchone()
 
     def fetchall(self) -> Any:
-        raise psycopg2.ProgrammingError("no results to fetch")
+        self.fetchone()
 
     def scroll(self, value: int, mode: str) -> None:
         raise psycopg2.ProgrammingError("scroll destination out of bounds")
 
 
-def _refuse_nul(operation: Any, impl: Any) -> None:
+def _refuse_nul(operation: Any) -> None:
     # psycopg2 sends the text up to the NUL, and drops the rest without a word
-    if isinstance(operation, Composable):
-        operation = operation.as_string(impl)
-    if (isinstance(operation, str) and "\0" in operation) or (
-        isinstance(operation, bytes) and b"\0" in operation
-    ):
+    if _has_nul(operation):
         raise ValueError("a statement cannot contain NUL (0x00) characters")
+
+
+def _has_nul(operation: Any) -> bool:
+    if isinstance(operation, Composed):
+        return any(map(_has_nul, operation.seq))
+    if isinstance(operation, SQL):
+        operation = operation.string
+    if isinstance(operation, bytes):
+        return b"\0" in operation
+    return isinstance(operation, str) and "\0" in operation
 
 
 async def _close_cursor(cursor: Cursor) -> None:

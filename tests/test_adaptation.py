@@ -6,6 +6,7 @@ Compared are mogrify(), everything that can be seen of an execution, and `query`
 from __future__ import annotations
 
 import array
+import asyncio
 import collections
 import contextlib
 import datetime
@@ -27,9 +28,7 @@ from psycopg2 import sql
 from psycopg2.extensions import AsIs, Binary, ISQLQuote, QuotedString
 from psycopg2.extras import Json
 from roads import attributes, portrait, portrait_of_error, settle
-from support import until
-
-import aiopgx
+from support import fetch, until
 
 
 def run(road, operation, parameters, before=lambda cursor: None):
@@ -344,6 +343,7 @@ def failing(error):
 ERRORS = [
     *(ValueError("no", 5), TypeError("no"), KeyError("no"), AttributeError("no"), OSError(5, "no")),
     *(psycopg2.ProgrammingError("no"), psycopg2.OperationalError("no"), RuntimeError("no")),
+    ext.QueryCanceledError("no"),
     *(StopAsyncIteration("no"), TimeoutError("no"), Warning("no")),
 ]
 
@@ -441,8 +441,6 @@ def test_prepare_gets_the_psycopg2_connection(roads):
 
 # --- refused on a cursor that has a result --------------------------------------------------------
 
-FORGOTTEN = "a statement that is not sent makes the cursor forget the one before"
-
 REFUSED = {
     "too few": ("SELECT %s", ()),
     "too many": ("SELECT %s", (1, 2)),
@@ -461,7 +459,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.xfail(aiopgx.capabilities().native, strict=True, reason=FORGOTTEN)
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
 def test_refused_after_a_result(roads, arguments):
     """What the cursor still shows of the statement before."""
@@ -475,6 +472,20 @@ def test_refused_after_a_result(roads, arguments):
                 ("execute", "SELECT %s", ("again",)),
                 ("fetchall",),
             )
+
+
+def test_refused_after_an_error(roads):
+    for arguments in REFUSED.values():
+        roads.same_steps(("execute", "SELECT 1/0"), ("execute", *arguments), ("fetchone",))
+        roads.same_steps(("execute", *arguments), ("execute", *arguments), ("fetchone",))
+
+
+def test_callproc_refused_after_a_result(roads):
+    for arguments in (("upper", [object()]), ("upper", 5), (None, []), ("upper", {1: 1})):
+        roads.same_steps(
+            *(("execute", "SELECT 1 AS a"), ("callproc", *arguments)),
+            *(("fetchone",), ("execute", "SELECT 2"), ("fetchone",)),
+        )
 
 
 # --- adapters with side effects -------------------------------------------------------------------
@@ -539,6 +550,15 @@ def test_an_adapter_that_closes_the_cursor(roads):
     assert roads.same("SELECT %s", (1,)).rows == [(1,)]
 
 
+async def test_an_adapter_that_is_cancelled(connect):
+    """Nothing was sent: the connection stays open."""
+    conn = await connect()
+    async with conn.cursor() as cursor:
+        with pytest.raises(asyncio.CancelledError):
+            await cursor.execute("SELECT %s", (Conforming(failing(asyncio.CancelledError())),))
+    assert await fetch(conn, "SELECT 1") == [(1,)]
+
+
 def times_asked(road, wrap):
     asked = []
     run(road, *wrap(Conforming(lambda: asked.append(1) or AsIs("1"))))
@@ -557,9 +577,6 @@ def test_adapters_are_asked_as_often_as_psycopg2_asks(roads):
         assert ours == [expected] * 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="psycopg2's road asks once more, to see whether there is a NUL in the text"
-)
 def test_adapters_in_a_composed_statement_are_asked_once(roads):
     def wrap(value):
         return sql.SQL("SELECT {}").format(sql.Literal(value)), None
@@ -654,12 +671,10 @@ def test_executemany(roads, arguments):
     roads.same_steps(("executemany", operation, sets), ("execute", "SELECT %s", [1]), ("fetchall",))
 
 
-@pytest.mark.xfail(strict=True, reason="psycopg2's rowcount is -1 from then on")
 def test_fetch_after_executemany(roads):
     roads.same_steps(("executemany", "SELECT %s", [(1,), (2,)]), ("fetchone",))
 
 
-@pytest.mark.xfail(aiopgx.capabilities().native, strict=True, reason=FORGOTTEN)
 @pytest.mark.parametrize("refused", [(2,), (2, object()), (2, "\0")], ids=repr)
 def test_executemany_that_stops_in_the_middle(roads, refused):
     roads.prepare("CREATE TEMP TABLE IF NOT EXISTS pairs (a int, b text)")

@@ -12,8 +12,6 @@ from conftest import command, side_connection
 from psycopg2.extensions import new_array_type
 from roads import Roads, attributes, portrait, portrait_of_error, settle
 
-import aiopgx
-
 TEXT_OID = 25
 NUMERIC_OID = 1700
 
@@ -285,11 +283,6 @@ def test_broken_json(roads):
         walk(roads, "SELECT unnest(%s::text[])", [JSON_TEXTS])
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="the native decoder's own StopIteration is the error's __context__",
-)
 @pytest.mark.parametrize("text", JSON_BEHIND_BLANKS, ids=lambda text: repr(text[:8]))
 def test_broken_json_behind_blanks(roads, text):
     with roads.using(as_json):

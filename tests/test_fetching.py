@@ -14,8 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from roads import Ours, attributes, check_equal, portrait, portrait_of_error, unknown
 
-import aiopgx
-
 FACTORIES = {
     "tuple": psycopg2.extensions.cursor,
     "DictRow": psycopg2.extras.DictCursor,
@@ -250,23 +248,7 @@ SEQUENCES = {
 }
 
 
-# What is refused before it is sent leaves the last result; scroll() reads its mode as C does.
-OPEN = pytest.mark.xfail(
-    aiopgx.capabilities().native, strict=True, reason="the native road forgets, or doesn't refuse"
-)
-OPEN_SEQUENCES = {
-    *("a parameter too few", "a parameter that can't be", "no text", "another type", "closed"),
-    *(f"scroll({n!r}, {mode!r})" for n in (1, "x") for mode in (None, "relative\0", "\udc80")),
-}
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param(steps, id=name, marks=[OPEN] if name in OPEN_SEQUENCES else [])
-        for name, steps in SEQUENCES.items()
-    ],
-)
+@pytest.mark.parametrize("steps", SEQUENCES.values(), ids=SEQUENCES)
 def test_sequence(players, steps):
     for factory in FACTORIES.values():
         go_through(players, factory, steps)
@@ -291,7 +273,6 @@ STEPS = st.one_of(
 )
 
 
-@OPEN
 @given(factory=st.sampled_from(list(FACTORIES.values())), steps=st.lists(STEPS, max_size=12))
 def test_any_sequence(players, factory, steps):
     go_through(players, factory, steps)
@@ -326,7 +307,6 @@ async def test_connection_closed_under_a_result(connect, dsn, how, factory):
     await check_closed(connect, dsn, how, factory, FETCHES)
 
 
-@OPEN
 @closings
 async def test_execution_on_a_closed_connection(ours, connect, dsn, how):
     await check_closed(connect, dsn, how, FACTORIES["tuple"], [FIVE, *FETCHES])

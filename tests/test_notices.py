@@ -377,11 +377,6 @@ async def test_last_words_of_the_server(connect, side):
     assert conn.notices == ["FATAL:  terminating connection due to administrator command\n"]
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="notices of the connecting are shown with the next ones",
-)
 async def test_while_connecting(ours, connect, side, dsn):
     """A setting of the database that has become wrong."""
     name = psycopg2.extensions.parse_dsn(dsn)["dbname"]

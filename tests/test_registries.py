@@ -23,8 +23,6 @@ from psycopg2.extensions import AsIs, new_array_type, new_type, register_adapter
 from roads import Roads, portrait, settle
 from support import fetch, until
 
-import aiopgx
-
 NAMES = ["UUID", "UUIDARRAY", "INET", "INETARRAY", "JSON", "JSONARRAY", "JSONB", "JSONBARRAY"]
 
 
@@ -250,13 +248,7 @@ def test_types(roads, scope, statement, register):
     roads.same_steps(step, execute, back, ("fetchall",), step, execute, ("fetchall",), back)
 
 
-@pytest.mark.parametrize(
-    "factory",
-    [
-        *(psycopg2.extras.DictCursor, psycopg2.extras.RealDictCursor),
-        psycopg2.extras.NamedTupleCursor,
-    ],
-)
+@pytest.mark.parametrize("factory", ["DictCursor", "RealDictCursor", "NamedTupleCursor"])
 def test_types_in_rows_of_other_shapes(roads, factory):
     for register in (own(23), own(1700, as_float), own_array(1007, ext.DECIMAL)):
         step, back = the_connection(register, [])
@@ -266,7 +258,7 @@ def test_types_in_rows_of_other_shapes(roads, factory):
         )
         roads.same_steps(
             *(execute, ("fetchone",), step, ("fetchone",), execute, ("fetchall",), back),
-            factory=factory,
+            factory=getattr(psycopg2.extras, factory),
         )
 
 
@@ -368,20 +360,16 @@ CASTERS = {
     "a new list": lambda value, cursor: [value],
     "one list": lambda value, cursor: SHARED,
     "cast": lambda value, cursor: cursor.cast(1700, value),
-    "cast of NULL": lambda value, cursor: cursor.cast(23, None),
     "cast of what nobody knows": lambda value, cursor: cursor.cast(999999, value),
     "cast that fails": lambda value, cursor: cursor.cast(1082, value),
     "encoding": lambda value, cursor: cursor.connection.encoding,
     "mogrify": lambda value, cursor: cursor.mogrify("%s", (value,)),
     "closed": lambda value, cursor: (cursor.closed, cursor.connection.closed, cursor.name),
-    "class": lambda value, cursor: isinstance(cursor, ext.cursor),
     "fails": failing(ValueError("no")),
     "fails as psycopg2": failing(psycopg2.DataError("no")),
     "fails for one": fails_for("2"),
     "fails for NULL": fails_for(None),
     "wants more": lambda value: value,
-    "a class": lambda *arguments: object,
-    "int": lambda value, cursor: int(value),
     "datetime": lambda value, cursor: datetime.date(2020, 1, int(value or 1)),
 }
 
@@ -404,12 +392,7 @@ def test_casters(roads, function):
         roads.same_steps(execute, ("fetchone",), ("scroll", -1), ("fetchmany", 2), ("fetchall",))
 
 
-@pytest.mark.parametrize("name", ["description", "rowcount", "statusmessage", "query"])
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="the psycopg2 cursor that a caster gets knows nothing of a native execution",
-)
+@pytest.mark.parametrize("name", ["description", "rowcount", "rownumber", "statusmessage", "query"])
 def test_casters_see_the_attributes_of_their_cursor(roads, name):
     with roads.using(own(23, lambda value, cursor: portrait(getattr(cursor, name)))):
         roads.same("SELECT 1 UNION ALL SELECT 2")
@@ -535,6 +518,40 @@ def test_ranges(roads, made, pyrange):
         roads.same("SELECT span(1.5, 2)")
 
 
+def test_casters_that_are_changed(roads):
+    """psycopg2 asks the caster for each of these, whenever it makes a value."""
+    pairs = CompositeCaster("record", 2249, [("a", 23), ("b", 25)], array_oid=2287)
+    spans = RangeCaster("int4range", "Other", 3904, 23, 3905)
+    for raw in roads.raws():
+        both_of(pairs)(raw)
+        both_of(spans)(raw)
+    for caster, name, value, statement in (
+        *((spans, "subtype_oid", 25, RANGES), (spans, "range", Span, RANGES)),
+        *((pairs, "atttypes", [25, 25], ROWS), (pairs, "atttypes", [25], ROWS)),
+        *((pairs, "_ctor", tuple, ROWS), (pairs, "make", lambda values: ["made", values], ROWS)),
+    ):
+        before = getattr(caster, name)
+        setattr(caster, name, value)
+        roads.same(statement)
+        setattr(caster, name, before)
+
+
+def test_types_registered_while_a_row_is_made(roads):
+    def registering(cursor):
+        def register(value, cursor):
+            own(23)(cursor)
+            return value
+
+        own(25, register)(cursor)
+
+    rows = roads.same_steps(
+        registering,
+        ("execute", "VALUES (int4range(1, 5), 'a'::text), (int4range(2, 5), 'b')"),
+        ("fetchall",),
+    )[3]
+    assert "<2>" in str(rows)
+
+
 def test_enums_and_domains(roads, made):
     statement = "SELECT 'it''s ok'::mood, ARRAY['sad'::mood, NULL], 5::natural_number"
     roads.same(statement)
@@ -646,10 +663,7 @@ def test_adapters_taken_away(roads, kind):
 def test_adapters_of_the_same_name(roads):
     """A subclass of psycopg2's adapter is another one."""
 
-    class Int(ext.Float):
-        def __init__(self, value):
-            self.value = value
-
+    class Int(AsIs):
         def getquoted(self):
             return b"'another'"
 
@@ -707,15 +721,6 @@ def test_adapters_that_extras_registers(roads):
 # --- encodings ------------------------------------------------------------------------------------
 
 
-def written_as_utf8(*arguments):
-    return pytest.param(
-        *arguments,
-        marks=pytest.mark.xfail(
-            aiopgx.capabilities().native, strict=True, reason="UTF8 is taken for Python's UTF-8"
-        ),
-    )
-
-
 def set_codec(encoding, codec):
     """The registry has a connection's encoding without its underscores, too."""
     ext.encodings[encoding] = ext.encodings[encoding.replace("_", "")] = codec
@@ -724,7 +729,7 @@ def set_codec(encoding, codec):
 @pytest.mark.parametrize(
     ("encoding", "codec"),
     [
-        *(written_as_utf8("UTF8", codec) for codec in ("latin1", "cp1252", "ascii", "utf_7")),
+        *(("UTF8", codec) for codec in ("latin1", "cp1252", "ascii", "utf_7")),
         *(("LATIN1", codec) for codec in ("latin1", "cp1252", "ascii", "utf_7", "utf_8")),
         *(("SQL_ASCII", codec) for codec in ("latin1", "cp1252", "ascii", "utf_7", "utf_8")),
         *(("EUC_JP", "utf_8"), ("EUC_JP", "latin1"), ("UTF8", "utf8"), ("UTF8", "UTF-8")),
@@ -736,11 +741,6 @@ def test_encodings_before_connecting(dsn, encoding, codec):
         check_texts(roads)
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="the codec is looked up at each use, where psycopg2 keeps that of the connect",
-)
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "EUC_JP", "SQL_ASCII"])
 def test_encodings_changed_after_connecting(dsn, encoding):
     with contextlib.closing(Roads(dsn, client_encoding=encoding)) as roads:
