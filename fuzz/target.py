@@ -4,6 +4,7 @@ Run by `python -m fuzz`, under libFuzzer and AddressSanitizer; its arguments are
 """
 
 import os
+import struct
 import sys
 
 import atheris
@@ -35,7 +36,7 @@ PARAMETERS = {
     b"n": lambda data: None,
     b"b": bool,
     b"i": lambda data: int.from_bytes(data, "little", signed=True),
-    b"f": lambda data: float.fromhex(f"{int.from_bytes(data[:7], 'little')}p{len(data) * 9 - 99}"),
+    b"f": lambda data: struct.unpack("<d", data[:8].ljust(8, b"\0"))[0],
     b"s": text,
     b"y": bytes,
     b"l": lambda data: [text(data)],
