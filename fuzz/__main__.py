@@ -22,7 +22,13 @@ BUILD = ROOT / "build" / "fuzz"
 FOUND = ROOT / "build" / "fuzz-found"
 CORPUS = ROOT / "build" / "fuzz-corpus"
 
-LIMITS = ["-max_len=400", "-timeout=30", "-rss_limit_mb=4096", "-report_slow_units=30"]
+LIMITS = [
+    "-max_len=400",
+    "-detect_leaks=0",
+    "-timeout=30",
+    "-rss_limit_mb=4096",
+    "-report_slow_units=30",
+]
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
