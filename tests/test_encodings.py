@@ -10,8 +10,6 @@ from conftest import command
 from psycopg2.extensions import encodings, quote_ident
 from roads import Roads, portrait_of_error
 
-import aiopgx
-
 # client encoding -> texts that it has
 TEXTS = {
     "UTF8": ["grüße", "日本", "\U0001d518", "ｱ"],
@@ -121,11 +119,6 @@ def test_same_arrays(dsn, encoding):
             same_for(roads, variant, ARRAYS)
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="elements are decoded before it is known that they are elements",
-)
 @pytest.mark.parametrize("encoding", BACKSLASHES)
 def test_same_arrays_with_the_byte_of_a_backslash(dsn, encoding):
     """Both sides quote bytes, not characters; psycopg2's reading of that is the right one."""
