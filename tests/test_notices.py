@@ -252,10 +252,11 @@ def test_what_was_refused_does_not_come_later(roads, replace):
 
 
 def test_deleted(roads, replace):
-    """An attribute without a value is None, and nothing else."""
+    """What comes then is lost, and nothing else."""
     for raw in roads.raws():
         del raw.notices
-        assert raw.notices is None
+    roads.same(STATEMENTS["of each row"])
+    assert [raw.notices for raw in roads.raws()] == [None] * 3
 
 
 async def test_append_that_closes_the_connection(ours, connect):
@@ -273,8 +274,7 @@ async def test_append_that_closes_the_connection(ours, connect):
     assert conn.closed
 
 
-async def test_append_sees_the_statement_over(ours, connect):
-    """What append() asks of the connection is allowed to fail, but not to hurt."""
+async def test_append_that_looks_at_the_connection(ours, connect):
     conn = await connect()
     cursor = await conn.cursor()
     seen = []
