@@ -25,6 +25,7 @@ import os
 import weakref
 from asyncio import _get_running_loop
 from contextlib import suppress
+from copy import copy
 
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE, TRANSACTION_STATUS_ACTIVE, Notify
@@ -93,9 +94,13 @@ cdef unsigned int _forks = 0
 # knowledge, and the number comes back for another connection.
 cdef object _watchers = weakref.WeakValueDictionary()
 
-# Set by libpq's notice callback while one of our libpq calls runs.
-cdef bint _noticed = False
+# Who reads while libpq's notice callback may be called; else psycopg2 keeps the text.
+cdef Wire _reader = None
 cdef NoticeProcessor _psycopg2_notice = NULL
+
+# Notices that are kept, if psycopg2's list is: as psycopg2 has it.
+cdef enum:
+    MAX_NOTICES = 50
 
 
 def evict(int fd, loop):
@@ -119,11 +124,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-cdef void _on_notice(void *arg, const char *message) noexcept nogil:
-    # psycopg2 keeps the text; poll() moves it to raw.notices once the query is over
-    global _noticed
-    _noticed = True
-    _psycopg2_notice(arg, message)
+cdef void _on_notice(void *arg, const char *message) noexcept with gil:
+    if _reader is None:
+        _psycopg2_notice(arg, message)
+    elif _reader.texts is None:
+        _reader.texts = [<bytes>message]
+    else:
+        _reader.texts.append(<bytes>message)
 
 
 cdef str _road = os.environ.get("AIOPGX_ROAD") or "native"
@@ -166,7 +173,7 @@ cdef class Wire:
     cdef object query
     cdef object copy_error
     cdef int shape
-    cdef bint noticed
+    cdef list texts                 # of notices that nobody has seen yet, or None
     cdef PGresult *result           # owned
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline
@@ -307,7 +314,8 @@ cdef class Wire:
             self.result = NULL
         if not self.loop.is_closed():
             self._answer(error)
-            self.notifies.close(error)
+            # kept for as long as somebody may read, so not the one that holds the waiter's frames
+            self.notifies.close(copy(error))
         return 0
 
     cdef int _close_raw(self, int was) except -1:
@@ -451,7 +459,7 @@ cdef class Wire:
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         self._done().set_result([None])
-        self._show_notices()
+        self._poll_notices()
         return 0
 
     cdef int _closed_elsewhere(self) except -1:
@@ -493,7 +501,7 @@ cdef class Wire:
                 return 0
             if wanted == POLL_OK and self.state == FOREIGN:
                 self._answer(None)
-                self._show_notices()    # those behind the result
+                self._poll_notices()    # those behind the result
             self._pass_notifies()
             if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
                 break
@@ -515,19 +523,27 @@ cdef class Wire:
 
     cdef int _read(self) except -1:
         """Take what the server has sent, for as long as there is more."""
-        global _noticed
+        global _reader
         cdef int reads
         cdef int finished = 0
-        _noticed = False
-        for reads in range(MAX_READS):
-            if not pq.consumeInput(self.conn):
-                self._lost(connection_error(self.conn))
-                return 0
-            finished = self._take_results()
-            if finished or not socket_ready(self.fd, False):
-                break
-        if _noticed:
-            self.noticed = True
+        _reader = self
+        try:
+            for reads in range(MAX_READS):
+                if not pq.consumeInput(self.conn):
+                    finished = -1
+                    break
+                finished = self._take_results()
+                if finished or not socket_ready(self.fd, False):
+                    break
+        finally:
+            _reader = None
+        if self.texts is not None:
+            self._show_notices()
+        if self.state != BUSY:
+            return 0                # closed, by what the program keeps notices in
+        if finished < 0:
+            self._lost(connection_error(self.conn))
+            return 0
         if self.writing:
             self._flush()           # a long query is still being sent
         if finished:
@@ -591,8 +607,6 @@ cdef class Wire:
             self._conclude(waiter, res, impl, query)
         if self.state != CLOSED:
             self._collect_notifies()
-        if self.noticed and self.state != CLOSED:
-            self._show_notices()
         return 0
 
     cdef int _conclude(self, waiter, PGresult *res, impl, query) except -1:
@@ -629,7 +643,20 @@ cdef class Wire:
             f"got server response with unsupported status {pq.resStatus(status).decode()}")
 
     cdef int _show_notices(self) except -1:
-        self.noticed = False
+        """Do with texts what psycopg2 does, which has no call for it but poll()."""
+        texts, self.texts = self.texts, None
+        notices = self.raw.notices
+        try:
+            for text in texts:
+                notices.append(self.codec(text, "replace")[0])
+        except Exception:
+            pass                    # the program's own list has refused
+        if isinstance(notices, list) and len(notices) > MAX_NOTICES:
+            del notices[:len(notices) - MAX_NOTICES]
+        return 0
+
+    cdef int _poll_notices(self) except -1:
+        """Let psycopg2 show the notices that it has kept."""
         try:
             self.raw.poll()
         except psycopg2.Error as error:

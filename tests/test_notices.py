@@ -21,13 +21,6 @@ RUNNING = """
         PERFORM pg_sleep(30);
     END $$"""
 
-running_statement = pytest.mark.xfail(
-    aiopgx.capabilities().native,
-    strict=True,
-    reason="notices of a running statement are not shown before its end",
-)
-
-
 def block(*statements):
     return f"DO $$ BEGIN {'; '.join(statements)}; END $$"
 
@@ -308,7 +301,6 @@ async def test_before_the_error(connect):
     assert conn.notices == ["NOTICE:  before\n"]
 
 
-@running_statement
 async def test_of_a_running_statement(ours, connect):
     conn = await connect()
     running = asyncio.create_task(fetch(conn, RUNNING))
@@ -321,7 +313,6 @@ async def test_of_a_running_statement(ours, connect):
             await running
 
 
-@running_statement
 @pytest.mark.parametrize("how", ["cancelled", "timed out", "closed"])
 async def test_of_a_statement_that_was_stopped(ours, connect, how):
     conn = await connect()
