@@ -602,6 +602,7 @@ cdef class Wire:
             if res != NULL:
                 pq.clear(res)
             if waiter is not None:
+                give_failure(impl, query)
                 waiter.set_result([psycopg2.ProgrammingError(copy_error)])
         else:
             self._conclude(waiter, res, impl, query)
@@ -649,10 +650,10 @@ cdef class Wire:
         try:
             for text in texts:
                 notices.append(self.codec(text, "replace")[0])
-        except Exception:
-            pass                    # the program's own list has refused
-        if isinstance(notices, list) and len(notices) > MAX_NOTICES:
-            del notices[:len(notices) - MAX_NOTICES]
+            if isinstance(notices, list) and len(notices) > MAX_NOTICES:
+                del notices[:len(notices) - MAX_NOTICES]
+        except BaseException:
+            pass                    # of the program's own list; the statement goes on
         return 0
 
     cdef int _poll_notices(self) except -1:

@@ -466,9 +466,6 @@ def test_undecodable_notifications(ascii_roads, ascii_dsn):
     ascii_roads.prepare("UNLISTEN *")
 
 
-@pytest.mark.xfail(
-    aiopgx.capabilities().native, strict=True, reason="a refused COPY leaves no text of itself"
-)
 def test_what_a_refused_copy_leaves(dsn):
     """On connections of its own: on psycopg2's road it ends them."""
 

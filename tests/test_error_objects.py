@@ -301,7 +301,6 @@ def test_a_kept_error_keeps_only_itself(roads, no_gc, cause):
     assert roads.alike(keep) == (True, True)
 
 
-@pytest.mark.xfail(strict=True, reason="notifies raise the same object, which has the frames")
 async def test_an_error_of_a_lost_connection_dies(ours, dsn, side, no_gc):
     """With the connection, whose notifies raise it as well."""
     conn = await ours.connect(dsn)

@@ -10,8 +10,6 @@ from conftest import command
 from roads import Roads
 from support import fetch, until
 
-import aiopgx
-
 LEVELS = ["DEBUG", "LOG", "INFO", "NOTICE", "WARNING"]
 THRESHOLDS = [*(f"debug{n}" for n in range(5, 0, -1)), "log", "notice", "warning", "error"]
 
@@ -20,6 +18,7 @@ RUNNING = """
         RAISE NOTICE 'first';
         PERFORM pg_sleep(30);
     END $$"""
+
 
 def block(*statements):
     return f"DO $$ BEGIN {'; '.join(statements)}; END $$"
