@@ -139,6 +139,9 @@ def survived(name, text):
     is_array = name.endswith(("ARRAY", "[]")) and text[:1] in (b"{", b"[")
     if VERSION < (2, 9, 13) and len(text) >= 24 and (is_array or name == "BINARY"):
         return False
+    # what begins with "{" and NUL is only a brace for it
+    if is_array and text[1:2] == b"\0":
+        return False
     # behind a comma at the end it finds empty elements for ever, if they are no errors
     if is_array and text[-1:] == b"," and not name.startswith(REFUSE_EMPTY):
         return False
