@@ -2,8 +2,9 @@
 
 from cpython.object cimport PyObject
 
-# Makes an object of a value's text, which need not end with NUL; Ellipsis (named UNUSUAL) if the
-# text is not of the form that the decoder knows.
+# Makes an object of a value's text, which need not end with NUL (but a float must be followed by
+# something that ends a number); Ellipsis (named UNUSUAL) if the text is not of the form that the
+# decoder knows.
 ctypedef object (*Decoder)(Column *column, const char *text, Py_ssize_t size)
 
 cdef enum Zone:

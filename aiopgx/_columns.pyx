@@ -33,6 +33,7 @@ from ._codecs cimport (
 )
 from ._containers cimport decode_nothing
 from ._libpq cimport PGresAttValue, PGresult, pq
+from ._malformed cimport is_deadly
 from ._structs cimport new_reference
 
 cdef extern from "_frames.h":
@@ -242,7 +243,10 @@ cdef class Columns:
         function for NULL; a caster for arrays brings it to do so.
         """
         if size >= 0:
-            value = self.casters[i](PyBytes_FromStringAndSize(text, size), self.cursor)
+            caster = self.casters[i]
+            if is_deadly(caster, text, size):
+                raise psycopg2.DataError("malformed array")
+            value = caster(PyBytes_FromStringAndSize(text, size), self.cursor)
             if self.composed:
                 self.check_parts()      # it may have registered others
             return value

@@ -90,6 +90,8 @@ cdef object read_escaped(Decoder decode, Column *column, const char *text, const
 
 cdef object decode_array(Column *column, const char *text, Py_ssize_t size):
     cdef const char *position = text
+    if size < 2 or text[1] == 0:
+        return UNUSUAL          # psycopg2 sees a lone brace
     items = read_array(column, &position, text + size, 6)
     return items if position == text + size else UNUSUAL
 

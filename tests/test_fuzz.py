@@ -9,7 +9,7 @@ import threading
 
 import psycopg2
 import pytest
-from forge import ENCODINGS, FACTORIES, FETCHES, TEXTS, ZONES, Case, Forge
+from forge import ENCODINGS, FACTORIES, FETCHES, TEXTS, ZONES, Case, Forge, take
 from hypothesis import given
 from hypothesis import strategies as st
 from roads import portrait_of_error
@@ -44,6 +44,23 @@ def test_every_beginning_of_every_form(forge):
         texts = TEXTS if LONG else TEXTS[i % 7 :: 7]
         rows = [[text[:end]] for text in texts for end in range(len(text))]
         forge.check(Case([oid], rows, fetch="fetchone"))
+
+
+@pytest.mark.parametrize(
+    "oid, text",
+    [
+        (1007, b'{"}'),
+        (1007, b'[0:0]={1,"}'),
+        (1231, b'{1,"}'),
+        (1009, b"{a,"),
+        (1009, b"{{a},"),
+        (1001, b"[0:1]={a,"),
+        (199, b"{1,"),
+    ],
+)
+def test_an_array_that_psycopg2_does_not_survive(forge, oid, text):
+    ((error, *_), _), *_ = forge.fetched(forge.raws["UTF8"], Case([oid], [[text]]), take)
+    assert error is psycopg2.DataError
 
 
 @st.composite
