@@ -12,8 +12,6 @@ from conftest import command, side_connection
 from psycopg2.extensions import new_array_type
 from roads import Roads, attributes, portrait, portrait_of_error, settle
 
-import aiopgx
-
 TEXT_OID = 25
 NUMERIC_OID = 1700
 
