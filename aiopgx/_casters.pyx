@@ -12,6 +12,7 @@ from cpython.ref cimport Py_XDECREF
 
 import json
 import uuid
+from collections import namedtuple
 
 import psycopg2._json
 import psycopg2._psycopg
@@ -35,7 +36,13 @@ from ._codecs cimport (
     decode_timestamp,
     decode_uuid,
 )
-from ._containers cimport decode_array, decode_composite, decode_hstore, decode_range
+from ._containers cimport (
+    decode_array,
+    decode_composite,
+    decode_hstore,
+    decode_range,
+    ranges_known,
+)
 from ._structs cimport CasterStruct, caster_struct, casters_known, new_reference
 
 cdef extern from "_frames.h":
@@ -190,14 +197,17 @@ cdef dict originals(cls, names):
     return {name: vars(cls)[name] for name in names}
 
 
-cdef object hstore_parse = psycopg2.extras.HstoreAdapter.__dict__["parse"].__func__
+cdef object RangeCaster = psycopg2._range.RangeCaster
+cdef object CompositeCaster = psycopg2.extras.CompositeCaster
+cdef object HstoreAdapter = psycopg2.extras.HstoreAdapter
+cdef object hstore_parse = vars(HstoreAdapter)["parse"].__func__
 cdef dict of_range = originals(psycopg2._range.Range, ["__init__", "_lower", "_upper", "_bounds"])
-cdef dict of_range_caster = originals(
-    psycopg2._range.RangeCaster, ["parse", "_re_range", "_re_undouble"])
+cdef dict of_range_caster = originals(RangeCaster, ["parse", "_re_range", "_re_undouble"])
 cdef dict of_composite_caster = originals(
-    psycopg2.extras.CompositeCaster, ["parse", "tokenize", "_re_tokenize", "_re_undouble"])
-cdef dict of_composite_maker = originals(psycopg2.extras.CompositeCaster, ["make"])
+    CompositeCaster, ["parse", "make", "tokenize", "_re_tokenize", "_re_undouble"])
 of_range.update(__new__=object.__new__, __setattr__=object.__setattr__)
+# one code for the _make() of all namedtuples
+cdef PyObject *make_code = PyFunction_GetCode(namedtuple("anything", "")._make.__func__)
 
 
 cdef bint inherits(type cls, dict originals) except -1:
@@ -208,6 +218,43 @@ cdef bint inherits(type cls, dict originals) except -1:
     return True
 
 
+cdef tuple recipe_of(object caster):
+    """What makes the values of a RangeCaster or CompositeCaster, and the OIDs of their parts.
+
+    None for a caster with anything of the program's in it: no code of the program runs while
+    values are decoded, nor here.
+    """
+    maker, oids = None, ()
+    if type(caster) is RangeCaster:
+        fields = caster.__dict__
+        maker, oids = fields.get("range"), (fields.get("subtype_oid"),)
+        if not (ranges_known and is_as_shipped(RangeCaster, fields, of_range_caster)
+                and type(maker) is type and inherits(maker, of_range)):
+            return None
+    elif type(caster) is CompositeCaster:
+        fields = caster.__dict__
+        maker, oids = fields.get("_ctor"), fields.get("atttypes")
+        if not (is_as_shipped(CompositeCaster, fields, of_composite_caster)
+                and makes_namedtuples(maker) and type(oids) is list):
+            return None
+    for oid in oids:
+        if type(oid) is not int or not 0 <= oid <= 0xffffffff:
+            return None
+    return (maker, *oids) if oids else None
+
+
+cdef bint is_as_shipped(type cls, dict fields, dict originals) except -1:
+    return inherits(cls, originals) and originals.keys().isdisjoint(fields)
+
+
+cdef bint makes_namedtuples(object maker) except -1:
+    if not PyMethod_Check(maker):
+        return False
+    function = <object>PyMethod_GET_FUNCTION(maker)
+    return (PyFunction_Check(function) and PyFunction_GetCode(function) == make_code
+            and (<object>PyMethod_GET_SELF(maker)).__mro__[1:] == (tuple, object))
+
+
 cdef Decoder parser_decoder(Column *column, object method, Registry *types, int depth) except? NULL:
     """The decoder for a parse() of psycopg2's casters that are written in Python, or NULL."""
     if not PyMethod_Check(method):
@@ -215,40 +262,36 @@ cdef Decoder parser_decoder(Column *column, object method, Registry *types, int 
     function = <object>PyMethod_GET_FUNCTION(method)
     owner = <object>PyMethod_GET_SELF(method)
     if function is hstore_parse:
-        if owner is psycopg2.extras.HstoreAdapter:
+        if owner is HstoreAdapter:
             return decode_hstore
     elif function is of_range_caster["parse"]:
-        if is_like(owner, of_range_caster):
-            column.plain_range = type(owner.range) is type and inherits(owner.range, of_range)
-            if set_parts(column, owner.range, (owner.subtype_oid,), types, depth):
-                return decode_range
+        if set_parts(column, owner, types, depth):
+            return decode_range
     elif function is of_composite_caster["parse"]:
-        if is_like(owner, of_composite_caster):
-            maker = owner._ctor if is_like(owner, of_composite_maker) else owner.make
-            if set_parts(column, maker, owner.atttypes, types, depth):
-                return decode_composite
+        if set_parts(column, owner, types, depth):
+            return decode_composite
     return NULL
 
 
-cdef bint is_like(object caster, dict originals) except -1:
-    return inherits(type(caster), originals) and originals.keys().isdisjoint(caster.__dict__)
-
-
-cdef bint set_parts(Column *column, object maker, oids, Registry *types, int depth) except -1:
-    """Look up what the parts are cast with; False if a caster is to be asked for one of them."""
+cdef bint set_parts(Column *column, object owner, Registry *types, int depth) except -1:
+    """Look up what the parts are cast with; False if psycopg2 is to do it all."""
     cdef Column *part
-    cdef Py_ssize_t i, count = len(oids)
-    if count == 0:
+    cdef Py_ssize_t i
+    cdef tuple recipe = recipe_of(owner)
+    if recipe is None:
         return False
-    column.parts = <Column *>PyMem_Calloc(count, sizeof(Column))
+    column.part_count = len(recipe) - 1
+    column.parts = <Column *>PyMem_Calloc(column.part_count, sizeof(Column))
     if column.parts == NULL:
+        column.part_count = 0
         raise MemoryError
-    column.part_count = count
-    column.maker = new_reference(maker)
-    for i in range(count):
+    column.owner = <PyObject *>owner
+    column.recipe = new_reference(recipe)
+    column.maker = <PyObject *>recipe[0]
+    for i in range(column.part_count):
         part = &column.parts[i]
         part.context = column.context
-        part.oid = oids[i]
+        part.oid = recipe[i + 1]
         caster = find_caster(part.oid, types)
         part.caster = new_reference(caster)
         choose_decoder(part, caster, types, depth + 1)
@@ -283,6 +326,8 @@ cdef bint tells_time(Column *column) noexcept:
 cdef bint is_outdated(Column *column, Registry *types) except -1:
     """Whether psycopg2, which looks the casters of parts up at each value, would find others."""
     cdef Py_ssize_t i
+    if column.recipe != NULL and recipe_of(<object>column.owner) != <object>column.recipe:
+        return True
     for i in range(column.part_count):
         if find_caster(column.parts[i].oid, types) is not <object>column.parts[i].caster \
                 or is_outdated(&column.parts[i], types):
@@ -297,5 +342,5 @@ cdef void release(Column *column) noexcept:
         release(&column.parts[i])
     PyMem_Free(column.parts)
     Py_XDECREF(column.value)
-    Py_XDECREF(column.maker)
+    Py_XDECREF(column.recipe)
     Py_XDECREF(column.caster)

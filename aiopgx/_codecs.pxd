@@ -24,8 +24,9 @@ cdef struct Column:
     Decoder element             # of an array
     Column *parts               # of a range: its bounds'; of a composite: its attributes'; owned
     Py_ssize_t part_count
-    PyObject *maker             # what a range or composite is made by: class or function; owned
-    bint plain_range            # `maker` adds nothing to Range: its slots can be filled
+    PyObject *owner             # the RangeCaster or CompositeCaster; borrowed from the typecaster
+    PyObject *recipe            # what `parts` were made of: see recipe_of(); owned
+    PyObject *maker             # the class of a range, the _make() of a composite; borrowed from it
     PyObject *caster            # of a part: what psycopg2 would look up; owned
     unsigned int oid            # of a part
     bint shared                 # equal neighbours may be one object

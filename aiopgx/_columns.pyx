@@ -146,6 +146,7 @@ cdef class Columns:
         for i in range(self.count):
             if is_outdated(&self.columns[i], &types):
                 self.columns[i].decode = decode_nothing
+                self.native = False         # casters may look at the cursor
         return 0
 
     cdef int check_zone(self) except -1:

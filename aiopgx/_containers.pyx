@@ -24,6 +24,7 @@ cdef tuple no_arguments = ()
 cdef Py_ssize_t lower_offset = member_offset(psycopg2.extras.Range._lower)
 cdef Py_ssize_t upper_offset = member_offset(psycopg2.extras.Range._upper)
 cdef Py_ssize_t bounds_offset = member_offset(psycopg2.extras.Range._bounds)
+ranges_known = lower_offset >= 0 and upper_offset >= 0 and bounds_offset >= 0
 
 
 cdef object decode_nothing(Column *column, const char *text, Py_ssize_t size):
@@ -207,8 +208,6 @@ cdef object decode_range(Column *column, const char *text, Py_ssize_t size):
 cdef object make_range(Column *column, object lower, object upper, object bounds):
     """A range, empty if `bounds` is None."""
     cls = <object>column.maker
-    if not column.plain_range:
-        return cls(lower, upper, bounds) if bounds is not None else cls(empty=True)
     made = (<PyTypeObject *>cls).tp_new(cls, <PyObject *>no_arguments, NULL)
     set_field(<PyObject **>(<char *><PyObject *>made + lower_offset), lower)
     set_field(<PyObject **>(<char *><PyObject *>made + upper_offset), upper)

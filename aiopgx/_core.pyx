@@ -255,9 +255,11 @@ cdef class Wire:
                 query = merge(operation, parameters)
             if query is None:
                 query = impl.mogrify(operation, parameters)
+        if self.waiter is not None:                     # an adapter may have done that
+            raise self.refusal("cursor.execute")
         if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
             raise ValueError("a statement cannot contain NUL (0x00) characters")
-        if is_closed(impl) or self.state == CLOSED:     # an adapter may have done that
+        if is_closed(impl) or self.state == CLOSED:
             raise psycopg2.InterfaceError("cursor already closed")
         if self.raw.isexecuting():
             raise make_error(
@@ -539,8 +541,10 @@ cdef class Wire:
             _reader = None
         if self.texts is not None:
             self._show_notices()
+            if self.raw.closed:     # by what the program keeps notices in: `conn` is gone
+                self._closed_elsewhere()
         if self.state != BUSY:
-            return 0                # closed, by what the program keeps notices in
+            return 0
         if finished < 0:
             self._lost(connection_error(self.conn))
             return 0
@@ -606,7 +610,9 @@ cdef class Wire:
                 waiter.set_result([psycopg2.ProgrammingError(copy_error)])
         else:
             self._conclude(waiter, res, impl, query)
-        if self.state != CLOSED:
+        if self.raw.closed:         # by a property of a caster
+            self._closed_elsewhere()
+        elif self.state != CLOSED:
             self._collect_notifies()
         return 0
 
@@ -615,6 +621,8 @@ cdef class Wire:
             result = self._outcome(res, impl, query)
         except BaseException as error:
             waiter.set_result([error])
+            if self.raw.closed:
+                return 0
             if pq.status(self.conn) == CONNECTION_BAD:
                 self._lost(error)
             elif pq.transactionStatus(self.conn) == TRANSACTION_STATUS_ACTIVE:

@@ -21,8 +21,10 @@ from ._errors cimport codec_of, decode, make_error
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
 from ._structs cimport (
     give_attributes,
+    give_command,
     give_position,
     give_result,
+    give_rowcount,
     is_closed,
     take_result,
 )
@@ -367,6 +369,16 @@ cdef class Result:
     cdef tuple fields(self):
         return (self.count, self.position, self.lastrowid, self.description, self.statusmessage,
                 self.sent)
+
+
+def set_rowcount(impl, long rowcount):
+    """Set `rowcount` of a psycopg2 cursor."""
+    give_rowcount(impl, rowcount)
+
+
+def set_total(impl, last, long rowcount):
+    """Leave a psycopg2 cursor as executemany() does: the sum, else what the last execution left."""
+    give_command(impl, (rowcount, 0, last.lastrowid, None, last.statusmessage, last.query))
 
 
 cdef int give_to_factory(impl, int shape) except -1:

@@ -76,6 +76,8 @@ cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1
 cdef int give_attributes(object cursor, tuple fields) except -1
 cdef int give_position(object cursor, long row) except -1
+cdef int give_rowcount(object cursor, long rowcount) except -1
+cdef int give_command(object cursor, tuple fields) except -1
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1
 cdef int give_failure(object cursor, object query) except -1
 cdef PGresult *take_result(object cursor) except NULL

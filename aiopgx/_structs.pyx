@@ -85,7 +85,7 @@ cdef bint _casters_known() except -1:
 
 
 casters_known = _casters_known()
-cursors_known = pq.libVersion != 0 and _same(CursorType, sizeof(CursorStruct), {
+cdef bint _attributes_known = _same(CursorType, sizeof(CursorStruct), {
     "connection": cursor_conn, "rowcount": cursor_rowcount, "arraysize": cursor_arraysize,
     "itersize": cursor_itersize, "rownumber": cursor_row, "description": cursor_description,
     "statusmessage": cursor_pgstatus, "lastrowid": cursor_lastoid, "typecaster": cursor_caster,
@@ -93,6 +93,7 @@ cursors_known = pq.libVersion != 0 and _same(CursorType, sizeof(CursorStruct), {
     "query": cursor_query, "name": cursor_name, "string_types": cursor_string_types,
     "binary_types": cursor_binary_types,
 })
+cursors_known = pq.libVersion != 0 and _attributes_known
 cdef Py_ssize_t _connection_closed = member_offset(vars(ConnectionType)["closed"])
 
 
@@ -123,9 +124,16 @@ cdef void set_field(PyObject **field, object value) noexcept:
 
 cdef CursorStruct *cursor_struct(object cursor) except NULL:
     """The inside of a cursor. Raises NotSupportedError if it isn't known."""
-    if not cursors_known or not isinstance(cursor, CursorType):
+    if not _attributes_known or not isinstance(cursor, CursorType):
         raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
     return <CursorStruct *>cursor
+
+
+cdef CursorStruct *result_struct(object cursor) except NULL:
+    """The same, where its result may be touched."""
+    if not cursors_known:
+        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
+    return cursor_struct(cursor)
 
 
 cdef int give_attributes(object cursor, tuple fields) except -1:
@@ -147,6 +155,20 @@ cdef int give_position(object cursor, long row) except -1:
     return 0
 
 
+cdef int give_rowcount(object cursor, long rowcount) except -1:
+    cursor_struct(cursor).rowcount = rowcount
+    return 0
+
+
+cdef int give_command(object cursor, tuple fields) except -1:
+    """Leave a psycopg2 cursor as after a command without rows; see give_attributes()."""
+    if cursors_known:
+        return give_result(cursor, NULL, fields, ())
+    give_attributes(cursor, fields)
+    cursor_struct(cursor).notuples = True
+    return 0
+
+
 cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) except -1:
     """Put a result into a psycopg2 cursor, as if psycopg2 had executed it.
 
@@ -154,7 +176,7 @@ cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) ex
     fields: see give_attributes().
     casts: the typecasters of the columns.
     """
-    cdef CursorStruct *c = cursor_struct(cursor)
+    cdef CursorStruct *c = result_struct(cursor)
     cdef PGresult *old = <PGresult *>c.pgres
     give_attributes(cursor, fields)
     c.pgres = res
@@ -175,7 +197,7 @@ cdef int give_failure(object cursor, object query) except -1:
 
 cdef PGresult *take_result(object cursor) except NULL:
     """Take the result with rows out of a psycopg2 cursor; the caller owns it."""
-    cdef CursorStruct *c = cursor_struct(cursor)
+    cdef CursorStruct *c = result_struct(cursor)
     cdef PGresult *res = <PGresult *>c.pgres
     if res == NULL:
         raise psycopg2.ProgrammingError("no results to fetch")

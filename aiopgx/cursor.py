@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
-from psycopg2.sql import SQL, Composed
+from psycopg2.sql import SQL, Composable, Composed
 
-from ._rows import SHAPE_FOREIGN, Result, shape_of
+from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from .log import logger
 from .transaction import (
     IsolationLevel,
@@ -89,6 +89,9 @@ class Cursor:
             return
         waiter = outcome = None
         try:
+            if isinstance(operation, Composable):
+                # an empty one is no error for psycopg2 until the server has said so
+                operation = operation.as_string(self._psycopg) or operation
             waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
             outcome = (await waiter).pop()
             if type(outcome) is not Result:
@@ -96,7 +99,7 @@ class Cursor:
             self._result = outcome
         except BaseException as exc:
             trim(exc)
-            if waiter is None and not wire.busy:
+            if waiter is None:
                 self._refused(operation)
             else:
                 self._failed(exc, waiter)
@@ -119,7 +122,9 @@ class Cursor:
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
         own = self._transaction_status() == IDLE
-        total = 0
+        total = count = 0
+        self._hand_over()
+        set_rowcount(self._psycopg, -1)
         parameter_sets = iter(seq_of_parameters)
         control = Cursor(self._conn, self._wire.raw.cursor(), self._timeout, self._echo)
         if own:
@@ -127,6 +132,7 @@ class Cursor:
         try:
             for parameters in parameter_sets:
                 await self.execute(operation, parameters, timeout=timeout)
+                count += 1
                 total = -1 if self.rowcount < 0 or total < 0 else total + self.rowcount
             if own:
                 await control.execute("COMMIT")
@@ -135,7 +141,11 @@ class Cursor:
             if own and not self._conn.closed and self._transaction_status() != IDLE:
                 await control.execute("ROLLBACK")
             raise
-        self._result = _Total(self._result, total)
+        if count:
+            set_total(self._psycopg, self._result, total)
+            self._result = self._psycopg
+        else:
+            set_rowcount(self._psycopg, 0)
 
     def _transaction_status(self) -> int:
         status: int = self._wire.raw.get_transaction_status()
@@ -183,14 +193,15 @@ class Cursor:
 
     def _refused(self, operation: Any) -> None:
         """Nothing was sent: leave what psycopg2 leaves of the statement before."""
+        if self.closed or isinstance(operation, Composable):
+            return  # no text came out
         try:
             self._psycopg.mogrify(operation)
         except Exception:
             return  # no statement at all: nothing is forgotten
-        if not self.closed:
-            self._hand_over()
-            with contextlib.suppress(IndexError, psycopg2.Error):
-                self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
+        self._hand_over()
+        with contextlib.suppress(IndexError, psycopg2.Error):
+            self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
@@ -466,32 +477,6 @@ class Cursor:
 
 
 _fetchone = Cursor.fetchone
-
-
-class _Total:
-    """What executemany() leaves: the attributes of its last execution, the sum, no rows."""
-
-    description = None
-    rownumber = 0
-
-    def __init__(self, last: Any, rowcount: int) -> None:
-        self.rowcount = rowcount
-        self.query = last.query
-        self.statusmessage = last.statusmessage
-        self.lastrowid = last.lastrowid
-
-    def fetchone(self) -> Any:
-        self.rowcount = -1  # psycopg2 has looked for a result, and forgets what it knew
-        raise psycopg2.ProgrammingError("no results to fetch")
-
-    def fetchmany(self, size: int) -> Any:
-        self.fetchone()
-
-    def fetchall(self) -> Any:
-        self.fetchone()
-
-    def scroll(self, value: int, mode: str) -> None:
-        raise psycopg2.ProgrammingError("scroll destination out of bounds")
 
 
 def _refuse_nul(operation: Any) -> None:

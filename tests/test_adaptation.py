@@ -695,3 +695,11 @@ def test_executemany_takes_any_iterable(roads):
                 return cursor.query, cursor.rowcount
 
         assert road.run(walk()) == (b"SELECT 2, NULL", 2)
+
+
+def test_a_composed_statement_that_is_refused_asks_once(roads):
+    def wrap(value):
+        return sql.SQL("SELECT {}, %s").format(sql.Literal(value)), ()
+
+    expected, *ours = [times_asked(road, wrap) for road in roads.all]
+    assert ours == [expected] * 2

@@ -330,3 +330,71 @@ def test_memory_of_parts(types):
         types.same(sql)
     gc.collect()
     assert abs(sys.getrefcount(kind) - before) < 10
+
+
+# --- casters with code of the program's -----------------------------------------------------------
+
+
+class Lazy(CompositeCaster):
+    """Looks its attributes up when they are asked for."""
+
+    asked = 0
+
+    @property
+    def atttypes(self):
+        Lazy.asked += 1
+        raise LookupError("not now")
+
+    @atttypes.setter
+    def atttypes(self, value):
+        pass
+
+
+@pytest.mark.parametrize("oid", [None, "x", -1, 2**40, 2.5])
+def test_odd_subtypes_fail_at_the_value(roads, oid):
+    register(roads, RangeCaster("int4range", "Odd", 3904, oid, 3905))
+    roads.same("SELECT int4range(1, 2) WHERE false")
+    roads.same("SELECT 'empty'::int4range, NULL::int4range")
+    roads.same("SELECT int4range(1, 2)")
+
+
+def test_attributes_that_fail(roads, db):
+    register(roads, Lazy._from_db("spot", db))
+    roads.same("SELECT NULL::spot")
+    assert Lazy.asked == 0
+    assert type(roads.same("SELECT '(1,a)'::spot").error) is LookupError
+
+
+def test_types_registered_by_what_makes_values(roads, db):
+    """The next value is cast with them."""
+    shout = new_type((TEXT,), "SHOUT", lambda value, cursor: value.upper())
+    for raw in roads.raws():
+
+        class Registering(CompositeCaster):
+            def make(self, values, raw=raw):
+                register_type(shout, raw)
+                return super().make(values)
+
+        register_type(Registering._from_db("spot", db).typecaster, raw)
+    rows = roads.same("VALUES ('(1,a)'::spot), ('(2,b)')").rows
+    assert rows == [((1, "a"),), ((2, "B"),)]
+
+
+@pytest.mark.parametrize("name", ["range", "subtype_oid"])
+async def test_caster_changed_between_fetches(ours, connect, dsn, name):
+    caster = RangeCaster("int4range", "Mine", 3904, INT, 3905)
+    other = RangeCaster("int4range", "Other", 3904, TEXT, 3905)
+    sync = psycopg2.connect(dsn)
+    conn = await connect()
+    theirs, ours = sync.cursor(), await conn.cursor()
+    for raw in (sync, conn.raw):
+        register_type(caster.typecaster, raw)
+    sql = "SELECT '[1,3)'::int4range FROM generate_series(1, 2)"
+    theirs.execute(sql)
+    await ours.execute(sql)
+    rows = [(repr(theirs.fetchone()), repr(await ours.fetchone()))]
+    setattr(caster, name, getattr(other, name))
+    rows.append((repr(theirs.fetchone()), repr(await ours.fetchone())))
+    sync.close()
+    assert all(theirs == ours for theirs, ours in rows)
+    assert rows[0] != rows[1]

@@ -172,3 +172,28 @@ async def test_commit_that_fails(ours, connect):
         await cursor.executemany("INSERT INTO late VALUES (%s)", [(1,), (1,)])
     assert conn.notices == []
     assert await fetch(conn, "SELECT count(*) FROM late") == [(0,)]
+
+
+STEPS = {
+    "no sets": [("execute", "SELECT 1 AS a"), ("executemany", "SELECT %s", [])],
+    "nothing to iterate": [("execute", "SELECT 1 AS a"), ("executemany", "SELECT %s", None)],
+    "first set refused": [("execute", "SELECT 1 AS a"), ("executemany", "SELECT %s", [()])],
+    "then refused": [("executemany", "SELECT %s", [(1,), (2,)]), ("execute", "SELECT %s", ())],
+    "then scrolled": [("executemany", "SELECT %s", [(1,), (2,)]), ("scroll", 0), ("scroll", 2)],
+}
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+def test_what_is_left_to_see(roads, steps):
+    roads.same_steps(*steps)
+    roads.same_steps(*steps, ("fetchone",), ("fetchall",))
+
+
+async def test_the_sum_stays_behind_raw(ours, connect):
+    conn = await connect()
+    async with conn.cursor() as cursor:
+        await cursor.execute("CREATE TEMP TABLE sums (i int)")
+        await cursor.executemany("INSERT INTO sums VALUES (%s)", [(1,), (2,)])
+        assert cursor.raw.rowcount == cursor.rowcount == 2
+        assert cursor.query == b"INSERT INTO sums VALUES (2)"
+        assert cursor.statusmessage == "INSERT 0 1"

@@ -379,3 +379,17 @@ async def test_while_connecting(ours, connect, side, dsn):
         assert "aiopgx_gone" in conn.notices[0]
     finally:
         command(side, f"ALTER DATABASE {name} RESET role")
+
+
+async def test_append_that_closes_the_raw_connection(ours, connect):
+    conn = await connect()
+    cursor = await conn.cursor()
+
+    class Closing:
+        def append(self, text):
+            conn.raw.close()
+
+    conn.raw.notices = Closing()
+    with pytest.raises(psycopg2.OperationalError):
+        await cursor.execute(STATEMENTS["of each row"])
+    assert conn.closed
