@@ -23,7 +23,7 @@ Marks
 Environment
   AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
-  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop
+  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, those of the roads left out
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -81,6 +81,15 @@ def pytest_report_header(config):
 def pytest_terminal_summary(terminalreporter):
     if tally.types:
         terminalreporter.write_line(f"differential: {tally}")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On another kind of loop, leave out the tests of the roads, which have their own."""
+    if os.environ.get("AIOPGX_TEST_LOOP", "asyncio") == "asyncio":
+        return
+    own = [item for item in items if "open_roads" in item.fixturenames]
+    config.hook.pytest_deselected(items=own)
+    items[:] = [item for item in items if "open_roads" not in item.fixturenames]
 
 
 def pytest_generate_tests(metafunc):
