@@ -5,6 +5,7 @@ ships there is a native decoder; any other is called as psycopg2 calls it.
 """
 
 from cpython.dict cimport PyDict_Check, PyDict_GetItem
+from cpython.list cimport PyList_Append
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION, PyMethod_GET_SELF
 from cpython.object cimport PyObject
@@ -43,7 +44,7 @@ from ._containers cimport (
     decode_range,
     ranges_known,
 )
-from ._structs cimport CasterStruct, caster_struct, casters_known, new_reference
+from ._structs cimport CasterStruct, caster_struct, casters_known
 
 cdef extern from "_frames.h":
     pass
@@ -286,18 +287,23 @@ cdef bint set_parts(Column *column, object owner, Registry *types, int depth) ex
         column.part_count = 0
         raise MemoryError
     column.owner = <PyObject *>owner
-    column.recipe = new_reference(recipe)
+    column.recipe = keep(column, recipe)
     column.maker = <PyObject *>recipe[0]
     for i in range(column.part_count):
         part = &column.parts[i]
         part.context = column.context
         part.oid = recipe[i + 1]
         caster = find_caster(part.oid, types)
-        part.caster = new_reference(caster)
+        part.caster = keep(column, caster)
         choose_decoder(part, caster, types, depth + 1)
         if part.decode == NULL:
             return False
     return True
+
+
+cdef PyObject *keep(Column *column, object value) except NULL:
+    PyList_Append(<object>column.context.kept, value)
+    return <PyObject *>value
 
 
 # --- what a column is like -----------------------------------------------------------------------
@@ -342,5 +348,3 @@ cdef void release(Column *column) noexcept:
         release(&column.parts[i])
     PyMem_Free(column.parts)
     Py_XDECREF(column.value)
-    Py_XDECREF(column.recipe)
-    Py_XDECREF(column.caster)

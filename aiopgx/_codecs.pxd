@@ -16,6 +16,7 @@ cdef enum Zone:
 cdef struct Context:
     Decoder text
     PyObject *codec             # borrowed from Columns.codec
+    PyObject *kept              # a list of what `parts` need; borrowed from Columns.kept
     Zone zone
 
 cdef struct Column:
@@ -25,9 +26,9 @@ cdef struct Column:
     Column *parts               # of a range: its bounds'; of a composite: its attributes'; owned
     Py_ssize_t part_count
     PyObject *owner             # the RangeCaster or CompositeCaster; borrowed from the typecaster
-    PyObject *recipe            # what `parts` were made of: see recipe_of(); owned
+    PyObject *recipe            # what `parts` were made of: see recipe_of(); kept
     PyObject *maker             # the class of a range, the _make() of a composite; borrowed from it
-    PyObject *caster            # of a part: what psycopg2 would look up; owned
+    PyObject *caster            # of a part: what psycopg2 would look up; kept
     unsigned int oid            # of a part
     bint shared                 # equal neighbours may be one object
     Py_ssize_t size             # of the value above, -1 if there is none

@@ -10,6 +10,7 @@ cdef class Columns:
     cdef Column *columns
     cdef Context context
     cdef object codec
+    cdef list kept              # what the columns' parts hold: the collector must see it
     cdef object cursor
     cdef tuple casters
     cdef dict null_casters
@@ -22,7 +23,7 @@ cdef class Columns:
     cdef Columns of(PGresult *res, object raw, object codec, object cursor)
     cdef int prepare(self) except -1
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
-    cdef int decode_tuples(self, PGresult *res, long *row, list rows) except -1
+    cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1
     cdef int check_parts(self) except -1
     cdef int check_zone(self) except -1
     cdef int choose_text(self, str encoding, codec) except -1

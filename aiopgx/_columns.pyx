@@ -68,6 +68,7 @@ cdef object new_array_type = psycopg2.extensions.new_array_type
 
 
 @cython.final
+@cython.no_gc_clear                     # `columns` borrows from the attributes
 cdef class Columns:
     """The decoders of a result's columns."""
 
@@ -95,6 +96,8 @@ cdef class Columns:
             raise MemoryError
         self.cursor = cursor
         self.casters = PyTuple_New(self.count)
+        self.kept = []
+        self.context.kept = <PyObject *>self.kept
         self.atomic = True
         self.native = pq.direct_rows
         self.choose_text(raw.encoding, codec)
@@ -196,13 +199,13 @@ cdef class Columns:
             column += 1
         return 0
 
-    cdef int decode_tuples(self, PGresult *res, long *row, list rows) except -1:
-        """Fill `rows` with tuples; `row` moves on. For native columns and direct rows.
+    cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1:
+        """Fill `rows` with tuples from `start` on; `row` follows. For native columns, direct rows.
 
         decode_row() for many rows, without its questions.
         """
         cdef Py_ssize_t r, i, size, count = self.count
-        cdef long number = row[0]           # what a tzinfo_factory may fetch is another matter
+        cdef long number = start            # what a tzinfo_factory may fetch is another matter
         cdef bint atomic = self.atomic and len(rows) >= LARGE
         cdef PGresAttValue *field
         cdef PyObject *values

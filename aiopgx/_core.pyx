@@ -127,10 +127,8 @@ if hasattr(os, "register_at_fork"):
 cdef void _on_notice(void *arg, const char *message) noexcept with gil:
     if _reader is None:
         _psycopg2_notice(arg, message)
-    elif _reader.texts is None:
-        _reader.texts = [<bytes>message]
     else:
-        _reader.texts.append(<bytes>message)
+        _reader.texts.append(<bytes>message)    # libpq is at work: nothing may be collected here
 
 
 cdef str _road = os.environ.get("AIOPGX_ROAD") or "native"
@@ -173,7 +171,7 @@ cdef class Wire:
     cdef object query
     cdef object copy_error
     cdef int shape
-    cdef list texts                 # of notices that nobody has seen yet, or None
+    cdef list texts                 # of notices that nobody has seen yet
     cdef PGresult *result           # owned
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline
@@ -189,6 +187,7 @@ cdef class Wire:
         self.forks = _forks
         self.fd = -1
         self.deadline = NEVER
+        self.texts = []
 
     def __dealloc__(self):
         if self.result != NULL:
@@ -485,7 +484,10 @@ cdef class Wire:
             self._poll()
 
     cdef int _flush(self) except -1:
-        cdef int left = pq.flush(self.conn)
+        cdef int left
+        if self.raw.closed:         # a collection may have done that
+            return self._closed_elsewhere()
+        left = pq.flush(self.conn)
         if left < 0:
             self._lost(connection_error(self.conn))
         elif left or self.writing:
@@ -539,7 +541,7 @@ cdef class Wire:
                     break
         finally:
             _reader = None
-        if self.texts is not None:
+        if self.texts:
             self._show_notices()
             if self.raw.closed:     # by what the program keeps notices in: `conn` is gone
                 self._closed_elsewhere()
@@ -587,7 +589,7 @@ cdef class Wire:
                 self._lost(connection_error(self.conn))
                 return False
             self._flush()
-            return True
+            return self.state == BUSY
         self.copy_error = "can't execute COPY TO: use the copy_to() method instead"
         while True:
             length = pq.getCopyData(self.conn, &data, 1)
@@ -653,7 +655,7 @@ cdef class Wire:
 
     cdef int _show_notices(self) except -1:
         """Do with texts what psycopg2 does, which has no call for it but poll()."""
-        texts, self.texts = self.texts, None
+        texts, self.texts = self.texts, []
         notices = self.raw.notices
         try:
             for text in texts:
@@ -682,7 +684,7 @@ cdef class Wire:
 
     cdef int _collect_notifies(self) except -1:
         cdef PGnotify *notify
-        while True:
+        while not self.raw.closed:  # code of the program may have done that, such as its casters'
             notify = pq.notifies(self.conn)
             if notify == NULL:
                 return 0

@@ -69,7 +69,8 @@ def take(impl):
     The inverse of Result.hand_over(). Raises ProgrammingError if there are no rows.
     """
     raw, shape, query = impl.connection, shape_of(type(impl)), impl.query
-    return Result.make(take_result(impl), raw, codec_of(raw), impl, shape, query)
+    codec = codec_of(raw)
+    return Result.make(take_result(impl), raw, codec, impl, shape, query)
 
 
 cdef class Result:
@@ -177,19 +178,21 @@ cdef class Result:
     cdef list take(self, long limit):
         """At most `limit` rows, all that are left if it is negative."""
         cdef Py_ssize_t i, size
+        cdef long start
         cdef int shape
         cdef list rows
         self.fetching += 1
         try:
             self.begin()
             shape = self.settled_shape()
-            size = max(self.rows - self.position, 0)
+            start = self.position           # a collection may move it
+            size = max(self.rows - start, 0)
             if 0 <= limit < size:
                 size = limit
             rows = PyList_New(size)
             PyObject_GC_UnTrack(<void *>rows)   # a caster could find it, half empty
             if shape == SHAPE_TUPLE and self.columns.native:
-                self.columns.decode_tuples(self.res, &self.position, rows)
+                self.columns.decode_tuples(self.res, start, &self.position, rows)
             else:
                 for i in range(size):
                     row = self.row(shape)

@@ -16,6 +16,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from psycopg2.extensions import AsIs, new_type, register_type
+from psycopg2.extras import CompositeCaster
 from support import until
 
 import aiopgx
@@ -115,6 +116,37 @@ async def test_rows_are_not_found_half_empty(ours, connect, factory):
     assert gc.is_tracked(rows)
 
 
+async def test_collection_moves_the_cursor(ours, connect):
+    """Before Python 3.12 each new object may be the one that makes the collector run."""
+
+    class Scrolling:
+        def __init__(self, result):
+            self.me, self.result = self, result
+
+        def __del__(self):
+            self.result.scroll(999, "absolute")
+
+    conn = await connect()
+    cursor = await conn.cursor()
+    kept = []  # so that no free list has a list or tuple left
+    before = gc.get_threshold()
+    for more in range(4):
+        await cursor.execute("SELECT n, n::text FROM generate_series(0, 999) n")
+        gc.collect()
+        gc.set_threshold(1_000_000)
+        try:
+            fetch = cursor._result.fetchall
+            Scrolling(cursor._result)
+            kept.append([(n, n) for n in range(2100)])
+            kept.append([[] for _ in range(100)])
+            gc.set_threshold(gc.get_count()[0] + more)
+            rows = fetch()
+        finally:
+            gc.set_threshold(*before)
+        assert rows in ([(n, str(n)) for n in range(1000)], [(999, "999")])
+        gc.collect()
+
+
 async def test_failing_caster_leaves_nothing(ours, connect):
     class Value:
         pass
@@ -150,6 +182,29 @@ async def test_adapter_closes_the_connection(ours, connect, closed):
     with pytest.raises(psycopg2.InterfaceError):
         await cursor.execute("SELECT %s", (Closing(),))
     await until(lambda: conn.closed)
+
+
+async def test_part_caster_that_knows_its_cursor(ours, connect):
+    """What a Result holds for parts of values the collector must see, too."""
+    conn = await connect()
+    cursor = await conn.cursor()
+
+    class Knowing:
+        known = cursor
+
+        def __call__(self, value, impl):
+            return value
+
+    knowing = Knowing()
+    register_type(new_type((25,), "part", knowing), cursor._psycopg)
+    pair = CompositeCaster("pair", 2249, [("a", 25), ("b", 25)])
+    register_type(pair.typecaster, cursor._psycopg)
+    await cursor.execute("SELECT ('a', 'b')")
+    assert await cursor.fetchall() == [(("a", "b"),)]
+    alive = weakref.ref(knowing)
+    del cursor, knowing, Knowing
+    gc.collect()
+    assert alive() is None
 
 
 class Key(str):
