@@ -612,7 +612,7 @@ cdef class Wire:
                 waiter.set_result([psycopg2.ProgrammingError(copy_error)])
         else:
             self._conclude(waiter, res, impl, query)
-        if self.raw.closed:         # by a property of a caster
+        if self.raw.closed:         # code of the program has run: a codec, a collection
             self._closed_elsewhere()
         elif self.state != CLOSED:
             self._collect_notifies()

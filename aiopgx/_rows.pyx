@@ -10,6 +10,7 @@ from libc.stdlib cimport atol
 from libc.string cimport strlen
 
 from collections import OrderedDict
+from contextlib import suppress
 from operator import index as as_index
 
 import psycopg2
@@ -375,13 +376,15 @@ cdef class Result:
 
 
 def set_rowcount(impl, long rowcount):
-    """Set `rowcount` of a psycopg2 cursor."""
-    give_rowcount(impl, rowcount)
+    """Set `rowcount` of a psycopg2 cursor, if its inside is known."""
+    with suppress(psycopg2.NotSupportedError):
+        give_rowcount(impl, rowcount)
 
 
 def set_total(impl, last, long rowcount):
     """Leave a psycopg2 cursor as executemany() does: the sum, else what the last execution left."""
-    give_command(impl, (rowcount, 0, last.lastrowid, None, last.statusmessage, last.query))
+    with suppress(psycopg2.NotSupportedError):
+        give_command(impl, (rowcount, 0, last.lastrowid, None, last.statusmessage, last.query))
 
 
 cdef int give_to_factory(impl, int shape) except -1:

@@ -15,6 +15,7 @@ Fixtures
   roads        a `roads.Roads`: the same statement through psycopg2 and both roads of aiopgx; what
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
+  no_gc        no garbage is collected during the test
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
 Marks
@@ -159,6 +160,14 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def no_gc():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # --- the server -----------------------------------------------------------------------------------

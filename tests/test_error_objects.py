@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import copy
-import gc
 import pickle
 import sys
 import traceback
@@ -249,14 +248,6 @@ async def test_task_group(ours, connect):
 
 class Canary:
     pass
-
-
-@pytest.fixture
-def no_gc():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def caught(cause, *args):

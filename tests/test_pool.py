@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import gc
 import inspect
 import threading
 import warnings
@@ -622,14 +621,6 @@ async def test_other_event_loop(ours, pool):
 
 
 # --- what is left behind --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_gc():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def test_pool_left_open(impl, dsn, no_gc):

@@ -17,14 +17,6 @@ from support import activity, fetch, until
 UNCLOSED = "Unclosed connection"
 
 
-@pytest.fixture
-def no_gc():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 # --- dropped connections --------------------------------------------------------------------------
 
 
