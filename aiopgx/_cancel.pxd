@@ -1,3 +1,10 @@
 from ._libpq cimport PGconn
 
-cdef int cancel_query(PGconn *conn, object loop, object evict) except -1
+
+cdef class Cancel:
+    cdef int peer
+
+    cdef int closed(self) except -1
+
+
+cdef Cancel cancel_query(PGconn *conn, object loop, object evict)

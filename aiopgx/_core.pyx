@@ -34,7 +34,7 @@ from ._cancel import cancel_and_close
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from ._cancel cimport cancel_query
+from ._cancel cimport Cancel, cancel_query
 from ._errors cimport (
     codec_of,
     connection_error,
@@ -320,15 +320,18 @@ cdef class Wire:
         return 0
 
     cdef int _close_raw(self, int was) except -1:
+        cdef Cancel cancel
         if self.raw.closed or not (was == BUSY or was == FOREIGN):
             self.raw.close()
         elif self.conn == NULL:
             cancel_and_close(self.raw)
         else:
+            cancel = None
             try:
-                cancel_query(self.conn, self.loop, evict)
+                cancel = cancel_query(self.conn, self.loop, evict)
             finally:
                 self.raw.close()
+            cancel.closed()
         return 0
 
     # The waiter and its deadline

@@ -113,6 +113,7 @@ cdef struct PQ:
     int (*cancelStart)(PGcancelConn *) noexcept
     int (*cancelPoll)(PGcancelConn *) noexcept
     int (*cancelSocket)(const PGcancelConn *) noexcept
+    void (*cancelReset)(PGcancelConn *) noexcept
     void (*cancelFinish)(PGcancelConn *) noexcept
 
 cdef PQ pq

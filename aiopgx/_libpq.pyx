@@ -98,6 +98,7 @@ cdef int _load() except -1:
     pq.cancelStart = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelStart")
     pq.cancelPoll = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelPoll")
     pq.cancelSocket = <int (*)(const PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelSocket")
+    pq.cancelReset = <void (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelReset")
     pq.cancelFinish = <void (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelFinish")
     pq.direct_rows = _rows_can_be_read_directly()
     pq.libVersion = (<LibVersion>_need(h, "PQlibVersion"))()

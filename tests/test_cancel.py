@@ -238,6 +238,39 @@ async def test_cancel_while_writing(ours, connect, side):
     await stopped(side, pid)
 
 
+@pytest.mark.all_loops
+async def test_cancel_overtakes_the_query(ours, dsn, side):
+    """A server ignores a request that comes before it has read the query: it is asked again."""
+    asked = asyncio.Event()
+    connections = set()
+
+    async def pass_on(reader, writer):
+        while data := await reader.read(65536):
+            if b"pg_sleep" in data:
+                await asked.wait()
+            writer.write(data)
+        writer.write_eof()
+
+    async def serve(reader, writer):
+        connections.add(writer)
+        server = await asyncio.open_connection("127.0.0.1", side.info.port)
+        await asyncio.gather(pass_on(reader, server[1]), pass_on(server[0], writer))
+        server[1].close()
+        await server[1].wait_closed()
+        asked.set()  # the connection of the request is the first to end
+        connections.remove(writer)
+
+    async with listener(serve) as proxy:
+        conn = await ours.connect(dsn, host="127.0.0.1", port=proxy)
+        pid = await conn.get_backend_pid()
+        task, _ = await busy(conn)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: activity(side, pid) is None)
+        await until(lambda: not connections)
+
+
 async def test_cancelled_transaction_is_rolled_back(connect, side):
     conn = await connect()
     with side.cursor() as look:
