@@ -22,9 +22,10 @@ Marks
   all_loops    run the test on each kind of event loop
 
 Environment
-  AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything
+  AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything; tests of the roads, which
+                             compare all of them in any run, and aiopg's own are left out
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
-  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, those of the roads left out
+  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -50,7 +51,12 @@ from support import LONG, LOOP_KINDS, new_loop, shut_down
 import aiopgx
 from aiopgx.tools import server
 
-IMPLEMENTATIONS = ["aiopg", "aiopgx"]
+LOOP = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
+
+# On another loop, or with one road closed, the tests of what is the same there are left out.
+USUAL = LOOP == "asyncio" and "AIOPGX_ROAD" not in os.environ
+
+IMPLEMENTATIONS = ["aiopg", "aiopgx"] if USUAL else ["aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
 # Seconds for the coroutine of a test. pytest-timeout's signal does not wake up uvloop.
@@ -74,9 +80,9 @@ collect_ignore = [] if aiopgx.capabilities().native else ["test_memory.py"]
 
 
 def pytest_report_header(config):
-    loop = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
-    lines = [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{loop}"]
-    return [*lines, *(f"{'left out':<15}{name}" for name in collect_ignore)]
+    lines = [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{LOOP}"]
+    left_out = [*collect_ignore, *([] if USUAL else ["tests of aiopg and of the roads"])]
+    return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -85,8 +91,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_modifyitems(config, items):
-    """On another kind of loop, leave out the tests of the roads, which have their own."""
-    if os.environ.get("AIOPGX_TEST_LOOP", "asyncio") == "asyncio":
+    if USUAL:
         return
     own = [item for item in items if "open_roads" in item.fixturenames]
     config.hook.pytest_deselected(items=own)
@@ -95,7 +100,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_generate_tests(metafunc):
     if "impl" in metafunc.fixturenames:
-        names = IMPLEMENTATIONS[1:] if "ours" in metafunc.fixturenames else IMPLEMENTATIONS
+        names = IMPLEMENTATIONS[-1:] if "ours" in metafunc.fixturenames else IMPLEMENTATIONS
         metafunc.parametrize("impl", names, indirect=True)
     if metafunc.definition.get_closest_marker("all_loops"):
         metafunc.parametrize("loop_kind", LOOP_KINDS)
@@ -128,7 +133,7 @@ class Runner:
 
 @pytest.fixture
 def loop_kind():
-    return os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
+    return LOOP
 
 
 @pytest.fixture(autouse=True)

@@ -74,6 +74,8 @@ async def fetch(conn, sql, parameters=None):
 def busy_socket(number):
     """Two connected sockets, the first of which has this file descriptor."""
     left, right = socket.socketpair()
+    if right.fileno() == number:
+        left, right = right, left
     with right:
         if left.fileno() != number:
             os.dup2(left.fileno(), number)
