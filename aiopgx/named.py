@@ -5,7 +5,6 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 """
 
 import asyncio
-import operator
 from collections import deque
 from functools import partial
 from types import TracebackType
@@ -21,7 +20,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._core import Wire
 from ._errors import make_error
-from ._rows import SHAPE_TUPLE, scroll_target
+from ._rows import SHAPE_TUPLE, c_int, scroll_target
 from .cursor import Cursor, _refuse_nul
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _SCROLL = {None: b"", False: b"NO SCROLL ", True: b"SCROLL "}
-_INT_MAX = 2**31 - 1
 
 
 class Portal:
@@ -354,9 +352,7 @@ class NamedCursor(Cursor):
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Fetch the next rows from the server, at most `size` of them (`arraysize` by default)."""
-        size = self._psycopg.arraysize if size is None else operator.index(size)
-        if not -_INT_MAX <= size <= _INT_MAX:
-            raise OverflowError(f"size must be between -{_INT_MAX} and {_INT_MAX}, not {size}")
+        size = c_int(self._psycopg.arraysize if size is None else size)
         await self._move("cursor.fetchmany", b"FETCH FORWARD %d" % size)
         return await super().fetchmany(size)
 

@@ -153,8 +153,6 @@ WALKS = {
     "no rows": [("execute", "SELECT 1 AS a WHERE false"), "next", ("fetchall",), ("fetchone",)],
     "other methods": [DECLARED, ("executemany", "SELECT 1", [()]), ("callproc", "abs", [1]),
                       ("nextset",), ("mogrify", "SELECT %s", ("x",)), ("fetchone",)],
-    "closed": [DECLARED, ("fetchone",), ("close",), ("close",)],
-    "closed at once": [("close",), ("execute", "SELECT 1")],
     "setters": [("scrollable", "=", True), ("withhold", "=", 1), DECLARED, ("scrollable", "=", 0),
                 ("withhold", "=", False), ("fetchone",), ("scrollable", "=", None)],
 }  # fmt: skip
@@ -165,8 +163,6 @@ CLOSED = [("fetchone",), ("fetchmany", 1), ("fetchall",), ("scroll", 1), "next",
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("walk", WALKS)
 def test_as_psycopg2(roads, walk, factory):
-    if walk.startswith("closed"):
-        pytest.skip("the attributes after a close are another test's")
     same_steps(roads, *WALKS[walk], factory=FACTORIES[factory])
 
 
