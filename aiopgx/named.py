@@ -69,6 +69,7 @@ class Portals:
         self._doomed: deque[Portal] = deque()
         self._waiter: asyncio.Future[Any] | None = None  # of the statement that is being executed
         self._listeners: list[asyncio.Future[None]] = []  # told when no such statement is left
+        self._error: BaseException | None = None  # what they are told, the first that came
         self.nothing = create_completed_future(wire.loop)
 
     @property
@@ -181,7 +182,7 @@ class Portals:
         elif self._may_send():
             self._send(b"CLOSE " + self._doomed[0].quoted, self._closed)
         else:
-            self._tell(None)
+            self._tell()
 
     def _closed(self, waiter: "asyncio.Future[Any]") -> None:
         (outcome,) = waiter.result()
@@ -190,15 +191,20 @@ class Portals:
 
     def _over(self, error: BaseException | None) -> None:
         """One portal is done with; go on with the next."""
-        self._doomed.popleft()
-        if error is not None and self._wire.busy:
-            self._wire.close()  # a timeout: the answer was not read
+        portal = self._doomed.popleft()
+        if error is not None:
+            self._error = self._error or error
+            self._open.setdefault(portal.quoted, portal)  # a pool's release shall try again
+            portal.closed = False
+            if self._wire.busy:
+                self._wire.close()  # a timeout: the answer was not read
         self.advance()
         if self._waiter is None:
-            self._tell(error)
+            self._tell()
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _tell(self) -> None:
         listeners, self._listeners = self._listeners, []
+        error, self._error = self._error, None
         for listener in listeners:
             if listener.done():
                 continue
@@ -273,7 +279,11 @@ class NamedCursor(Cursor):
         self._declaration = statement
         self._batch = None
         rests = None if withhold else self._wire.rests
-        await super().execute(statement, timeout=timeout)
+        try:
+            await super().execute(statement, timeout=timeout)
+        except TypeError:
+            self._declaration = None  # a timeout that is none: nothing was sent
+            raise
         self._own(rests)
 
     def _declare(self, operation: Any, parameters: Any) -> bytes:

@@ -267,7 +267,7 @@ class Pool(PoolCore):
 
         def release(_: "asyncio.Future[None]") -> None:
             self._connects.pop(cleared)
-            if cleared.cancelled():
+            if cleared.cancelled() or cleared.exception() is not None:
                 self._discard(conn)
             else:
                 self._free_or_close(conn)

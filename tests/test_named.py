@@ -1,10 +1,7 @@
 """Server-side cursors: what psycopg2's named cursors do, step by step, on every road."""
 
-import asyncio
 import contextlib
 import inspect
-import io
-import logging
 
 import psycopg2
 import psycopg2.extensions
@@ -14,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2 import sql
 from roads import attributes, portrait, portrait_of_error, settle, unknown
-from support import LONG, fetch
 
 FACTORIES = {
     "tuple": psycopg2.extensions.cursor,

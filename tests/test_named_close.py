@@ -1,4 +1,4 @@
-"""Server-side cursors: closing one frees its portal, whenever that can be done, and nothing else."""
+"""Server-side cursors: closing one frees its portal when that can be done, and nothing else."""
 
 import asyncio
 import contextlib
@@ -90,18 +90,17 @@ async def test_the_next_statement_waits_for_the_close(ours, connect, named):
     """Whatever kind of statement it is."""
     conn = await connect()
     cursor = await conn.cursor()
-    another = None
     for statement in (
-        lambda: cursor.execute("SELECT 1"),
-        lambda: cursor.callproc("abs", [-1]),
-        lambda: cursor.executemany("SELECT %s", [(1,), (2,)]),
-        lambda: another.execute(NUMBERS),
-        lambda: conn.execute("SELECT 1"),
+        lambda another: cursor.execute("SELECT 1"),
+        lambda another: cursor.callproc("abs", [-1]),
+        lambda another: cursor.executemany("SELECT %s", [(1,), (2,)]),
+        lambda another: another.execute(NUMBERS),
+        lambda another: conn.execute("SELECT 1"),
     ):
         held = await named(conn, withhold=True)
         another = await conn.cursor("portal", withhold=True)
         held.close()
-        await statement()
+        await statement(another)
         another.close()
         assert await portals(conn) == NO_PORTALS
 
@@ -485,3 +484,21 @@ async def test_connection_lost_while_portals_are_freed(ours, pool, named):
     other = await asyncio.wait_for(waiting, 5)
     assert other is not conn and not other.closed
     await made.release(other)
+
+
+async def test_close_that_fails(ours, pool, named, side):
+    """The portal is not forgotten: a pool does not keep the connection."""
+    made = await pool(minsize=1, maxsize=1)
+    conn = await made.acquire()
+    await conn.execute("SET lock_timeout TO '10ms'")
+    cursor = await named(conn, withhold=True)
+    with side.cursor() as other:  # the view of portals is made of a function
+        other.execute("BEGIN; LOCK pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            await cursor.close()
+        assert not conn.closed
+        assert status(conn) == IDLE
+        await made.release(conn)
+        assert conn.closed
+        other.execute("ROLLBACK")
+    assert made.size == 0
