@@ -90,7 +90,10 @@ class Portals:
 
     def valid(self, portal: Portal) -> bool:
         """Whether the portal can still be there."""
-        return not portal.closed and portal.rests in (None, self._wire.rests)
+        return not portal.closed and self._lasts(portal)
+
+    def _lasts(self, portal: Portal) -> bool:
+        return portal.rests is None or portal.rests == self._wire.rests
 
     def close(self, portal: Portal) -> "asyncio.Future[None]":
         """Free a portal. Awaiting the result waits for it, if it can be done now.
@@ -117,8 +120,7 @@ class Portals:
         wire = self._wire
         if wire.forked or asyncio.get_running_loop() is not wire.loop:
             return  # the statement is going to be refused
-        listener = self._proceed()
-        if listener is not None:
+        while (listener := self._proceed()) is not None:
             # a statement that is cancelled here has not begun: the connection stays open
             await asyncio.wait([listener], timeout=timeout)
             if not listener.done():
@@ -138,7 +140,7 @@ class Portals:
         """Start to close the next portal, if the server can do that now."""
         while self._waiter is None and self._doomed and self._may_send():
             portal = self._doomed[0]
-            if portal.rests in (None, self._wire.rests):
+            if self._lasts(portal):
                 literal = QuotedString(portal.name)
                 literal.prepare(self._wire.raw)
                 self._send(

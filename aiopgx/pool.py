@@ -251,7 +251,7 @@ class Pool(PoolCore):
         conn = self._put_back(conn)
         if conn is None:
             return self._released
-        portals = getattr(conn, "_portals", None)
+        portals = getattr(conn, "_portals", None)  # stand-ins for connections have none
         if portals is not None:
             cleared = portals.close_all()
             if cleared is not None:
