@@ -284,6 +284,8 @@ NO_NAMES = ["\udc80", 5, object, ["a"], b"\xff", True]
 def test_names(roads, name):
     steps = [DECLARED, ("fetchone",), "next", ("scroll", 1), ("fetchall",)]
     same_steps(roads, *steps, name=name)
+    same_steps(roads, *steps, name=name, withhold=True, open_transaction=False)
+    assert roads.same("SELECT name FROM pg_cursors").rows == []  # closed by that name, too
 
 
 @pytest.mark.parametrize("name", NO_NAMES[:2] + NO_NAMES[3:], ids=repr)

@@ -335,6 +335,16 @@ async def test_an_error_leaves_the_connection_usable(ours, held):
     assert await fetch(cursor.connection, "SELECT 1") == [(1,)]
 
 
+async def test_tracebacks_show_no_compiled_code(ours, held):
+    cursor = await held()
+    for call in lambda: cursor.execute("SELEC"), cursor.fetchone, lambda: anext(cursor):
+        with pytest.raises(psycopg2.Error) as info:
+            await call()
+        modules = {entry.frame.f_globals["__name__"] for entry in info.traceback}
+        assert modules == {__name__, "aiopgx.named", "aiopgx.cursor"}
+    await cursor.close()
+
+
 async def test_on_another_event_loop(ours, held):
     cursor = await held()
     await cursor.execute(NUMBERS, (3,))
