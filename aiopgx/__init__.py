@@ -22,6 +22,7 @@ from .connection import (
     Transaction,
     connect,
 )
+from .named import NamedCursor
 from .pool import Pool, create_pool
 from .utils import get_running_loop
 
@@ -34,6 +35,7 @@ __all__ = (
     "DictCursor",
     "IsolationCompiler",
     "IsolationLevel",
+    "NamedCursor",
     "NamedTupleCursor",
     "Pool",
     "ReadCommittedCompiler",

@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import psycopg2
 import psycopg2.extensions
@@ -168,6 +168,28 @@ class Connection:
 
     # Cursors
 
+    @overload
+    def cursor(
+        self,
+        name: str,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+    ) -> _ContextManager[NamedCursor]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: type | None = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+    ) -> _ContextManager[Cursor]: ...
+
     def cursor(
         self,
         name: Any = None,
@@ -176,7 +198,7 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> _ContextManager[Cursor]:
+    ) -> Any:
         """Make a cursor: `await` it, or `async with` it to close the cursor at the end.
 
         name: makes it a server-side cursor, a `NamedCursor`. New in aiopgx.
