@@ -4,9 +4,10 @@ The cache is SQLAlchemy's own LRUCache, keyed by the cache keys that its stateme
 one for each dialect object, so engines with the same dialect share it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.dialects.postgresql.psycopg2 import PGCompiler_psycopg2
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
@@ -35,7 +36,7 @@ class APGCompiler_psycopg2(PGCompiler_psycopg2):
         return default.arg(self.dialect) if default.is_callable else default.arg
 
 
-# What is known to do no more than look values up; see Statement._plan.
+# What is known to do no more than look values up.
 _PLAIN = (APGCompiler_psycopg2.construct_params, SQLCompiler.construct_params)
 
 
@@ -45,55 +46,61 @@ class Statement:
     compiled: SQLAlchemy's.
     """
 
-    __slots__ = ("_compiled", "_expanding", "_plan", "_text", "result_map")
+    __slots__ = ("_binds", "_compiled", "_expanding", "_plain", "_text", "result_map")
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._text = str(compiled)
         self._expanding = bool(compiled.post_compile_params or compiled.literal_execute_params)
-        self._plan = None if self._expanding else _plan(compiled)
+        self._binds = _binds(compiled)
+        self._plain = not (
+            self._expanding
+            or compiled.prefetch
+            or compiled.escaped_bind_names
+            or type(compiled).construct_params not in _PLAIN
+            or any(position is None for _, _, position, _ in self._binds)
+        )
         self.result_map = ResultMap(compiled._result_columns)
 
     def bind(
-        self, values: Any, extracted: Sequence[Any] | None, collected: Any
-    ) -> tuple[str, Mapping[str, Any]]:
+        self, values: Any, extracted: Sequence[Any] | None = None, collected: Any = None
+    ) -> tuple[str, dict[str, Any]]:
         """Return the text and the parameters of one execution.
 
         values: parameters given to execute(), by name.
-        extracted: the bound values of the statement at hand; None if it is this one's.
+        extracted: the bound values of the statement at hand, if this one was compiled for another.
         collected: values given with its `params()`, from SQLAlchemy 2.1 on.
         """
-        if self._plan is None or not extracted or collected:
-            return self._construct(values, extracted, collected)
-        parameters = {}
-        for name, key, position, required, processor in self._plan:
+        if extracted is None:
+            return self._construct(values)
+        if collected:
+            values = {**collected, **values} if values else collected
+        parameters = {} if self._plain or not values else dict(values)
+        for name, key, position, processor in self._binds:
             if values and key in values:
                 value = values[key]
             elif values and name in values:
                 value = values[name]
-            elif required:
-                return self._construct(values, extracted, collected)  # raises SQLAlchemy's error
+            elif position is None:
+                continue
             else:
-                value = extracted[position].effective_value
-            parameters[name] = value if processor is None else processor(value)
-        return self._text, parameters
+                bound = extracted[position]
+                if bound.required:
+                    raise InvalidRequestError(
+                        f"A value is required for bind parameter {bound.key!r}", code="cd3x"
+                    )
+                value = bound.effective_value
+            if self._plain:
+                parameters[name] = value if processor is None else processor(value)
+            else:
+                parameters[key] = value
+        return (self._text, parameters) if self._plain else self._construct(parameters)
 
-    def _construct(
-        self, values: Any, extracted: Sequence[Any] | None, collected: Any
-    ) -> tuple[str, dict[str, Any]]:
+    def _construct(self, values: Any) -> tuple[str, dict[str, Any]]:
         """The same by SQLAlchemy's means."""
         compiled = self._compiled
-        keywords: dict[str, Any] = {}
-        if extracted:
-            # what was compiled may have had a value where this one has a callable
-            keywords["extracted_parameters"] = [
-                bound if bound.callable is None else bound._with_value(bound.effective_value)
-                for bound in extracted
-            ]
-        if collected:
-            keywords["_collected_params"] = collected
-        if compiled.escaped_bind_names:
-            keywords["escape_names"] = False
+        escaped = compiled.escaped_bind_names
+        keywords = {"escape_names": False} if escaped else {}
         parameters: dict[str, Any] = compiled.construct_params(values, **keywords)
         processors: dict[str, Any] = compiled._bind_processors
         text = self._text
@@ -101,32 +108,30 @@ class Statement:
             state = compiled._process_parameters_for_postcompile(parameters)
             text = state.statement
             processors = {**processors, **state.processors}
-        escaped = compiled.escaped_bind_names or {}
-        return text, {
-            escaped.get(name, name): processors[name](value) if name in processors else value
+        processed = {
+            name: processors[name](value) if name in processors else value
             for name, value in parameters.items()
         }
+        if escaped:
+            processed = {escaped.get(name, name): value for name, value in processed.items()}
+        return text, processed
 
     def bind_many(
-        self, sets: Sequence[Any], extracted: Sequence[Any] | None, collected: Any
-    ) -> tuple[str, list[Mapping[str, Any]]]:
+        self, sets: Sequence[Any], *bound: Any
+    ) -> tuple[str, list[dict[str, Any]]]:
         """Return the text and the parameters for each of several sets of values."""
         if self._expanding:
             raise exc.ArgumentError(
                 "a statement with several parameter sets cannot have lists in IN (...)"
             )
-        return self._text, [self.bind(values, extracted, collected)[1] for values in sets]
+        return self._text, [self.bind(values, *bound)[1] for values in sets]
 
 
-def _plan(compiled: Any) -> Any:
-    """What `Statement.bind()` needs of each parameter, None where only SQLAlchemy can tell."""
-    if (
-        type(compiled).construct_params not in _PLAIN
-        or compiled.prefetch
-        or compiled.escaped_bind_names
-        or compiled.cache_key is None
-    ):
-        return None
+def _binds(compiled: Any) -> list[tuple[str, str, int | None, Any]]:
+    """Of each parameter its name in the text, its key, its position in the cache key, if it is
+    there, and its processor. Nothing for what is not to be cached."""
+    if compiled.cache_key is None:
+        return []
     matches = compiled._cache_key_bind_match
     if isinstance(matches, tuple):  # from SQLAlchemy 2.0 on
         matches = matches[0]
@@ -136,12 +141,10 @@ def _plan(compiled: Any) -> Any:
         for bound in matches[original]
     }
     processors = compiled._bind_processors
-    plan = []
-    for bound, name in compiled.bind_names.items():
-        if bound not in positions:
-            return None
-        plan.append((name, bound.key, positions[bound], bound.required, processors.get(name)))
-    return plan
+    return [
+        (name, bound.key, positions.get(bound), processors.get(name))
+        for bound, name in compiled.bind_names.items()
+    ]
 
 
 def statement_for(

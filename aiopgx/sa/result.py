@@ -168,7 +168,7 @@ class ResultMap(list[Any]):
     def metadata(self, result: "ResultProxy", description: Sequence[Any]) -> ResultMetaData:
         """Return the metadata of a result: those of the last one, if its columns were the same."""
         # a table may have been altered since: name and type have to agree
-        columns = [column[:2] for column in description]
+        columns = [(column.name, column.type_code) for column in description]
         if columns != self._columns:
             self._metadata = ResultMetaData(result, description)
             self._columns = columns
