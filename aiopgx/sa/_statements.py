@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.dialects.postgresql.psycopg2 import PGCompiler_psycopg2
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
@@ -20,7 +20,10 @@ from .result import ResultMap
 CACHE_SIZE = 500
 
 
-class APGCompiler_psycopg2(PGCompiler_psycopg2):
+_Compiler: Any = PGDialect_psycopg2.statement_compiler  # its name depends on the release
+
+
+class APGCompiler_psycopg2(_Compiler):  # type: ignore[misc]
     """Adds the values of Python-side column defaults to the parameters."""
 
     def construct_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
