@@ -7,8 +7,8 @@ one for each dialect object, so engines with the same dialect share it.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
@@ -120,9 +120,7 @@ class Statement:
             processed = {escaped.get(name, name): value for name, value in processed.items()}
         return text, processed
 
-    def bind_many(
-        self, sets: Sequence[Any], *bound: Any
-    ) -> tuple[str, list[dict[str, Any]]]:
+    def bind_many(self, sets: Sequence[Any], *bound: Any) -> tuple[str, list[dict[str, Any]]]:
         """Return the text and the parameters for each of several sets of values."""
         if self._expanding:
             raise exc.ArgumentError(

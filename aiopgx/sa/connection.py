@@ -381,9 +381,7 @@ def _by_name(query: Any, values: Any) -> Any:
     if not values or not isinstance(values, (list, tuple)):
         return values
     if isinstance(query, UpdateBase):
-        return {
-            column.key: value for column, value in zip(query.table.c, values, strict=False)
-        }
+        return {column.key: value for column, value in zip(query.table.c, values, strict=False)}
     raise exc.ArgumentError("Don't mix sqlalchemy SELECT clause with positional parameters")
 
 

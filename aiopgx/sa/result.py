@@ -36,7 +36,8 @@ class RowProxy(RowCore, Mapping[Any, Any]):
         return iter(self._result_proxy.keys)
 
     def __contains__(self, key: object) -> bool:
-        return self._result_proxy._has_key(self._row, key)
+        known: bool = self._result_proxy._has_key(self._row, key)
+        return known
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -111,11 +112,7 @@ class ResultMetaData:
         """Find a Column by its label or its key."""
         keymap = self._keymap
         if isinstance(key, ColumnElement):
-            label = key._tq_label  # type: ignore[attr-defined]
-            if label and label in keymap:
-                found = keymap[label]
-            else:
-                found = keymap.get(getattr(key, "key", None))
+            found = keymap.get(key._tq_label) or keymap.get(getattr(key, "key", None))
             if found is not None:
                 if len(keymap) < _REMEMBERED:
                     keymap[key] = found
