@@ -67,7 +67,7 @@ class Statement:
         self.result_map = ResultMap(compiled._result_columns)
 
     def bind(
-        self, values: Any, extracted: Sequence[Any] | None = None, collected: Any = None
+        self, values: Any, extracted: Sequence[Any] | None, collected: Any
     ) -> tuple[str, dict[str, Any]]:
         """Return the text and the parameters of one execution.
 
@@ -120,13 +120,15 @@ class Statement:
             processed = {escaped.get(name, name): value for name, value in processed.items()}
         return text, processed
 
-    def bind_many(self, sets: Sequence[Any], *bound: Any) -> tuple[str, list[dict[str, Any]]]:
+    def bind_many(
+        self, sets: Sequence[Any], extracted: Sequence[Any] | None, collected: Any
+    ) -> tuple[str, list[dict[str, Any]]]:
         """Return the text and the parameters for each of several sets of values."""
         if self._expanding:
             raise exc.ArgumentError(
                 "a statement with several parameter sets cannot have lists in IN (...)"
             )
-        return self._text, [self.bind(values, *bound)[1] for values in sets]
+        return self._text, [self.bind(values, extracted, collected)[1] for values in sets]
 
 
 def _binds(compiled: Any) -> list[tuple[str, str, int | None, Any]]:

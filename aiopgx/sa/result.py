@@ -221,8 +221,7 @@ class ResultProxy:
         cursor = self._cursor
         if cursor is None:
             return
-        if not cursor.closed:
-            cursor.close()
+        cursor.close()
         self._cursor = None
 
     def __aiter__(self) -> "ResultProxy":
