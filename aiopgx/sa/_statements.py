@@ -27,7 +27,6 @@ warnings.filterwarnings(
 # As many statements as an Engine of SQLAlchemy keeps.
 CACHE_SIZE = 500
 
-
 _Compiler: Any = PGDialect_psycopg2.statement_compiler  # its name depends on the release
 
 
@@ -199,9 +198,9 @@ def _columns(query: Any, values: Any) -> tuple[str, ...]:
 
 
 def _has_values(query: Any) -> bool:
-    return any(
+    return query._values is not None or any(
         getattr(query, name, None)
-        for name in ("_values", "_multi_values", "_ordered_values", "_select_names", "select")
+        for name in ("_multi_values", "_ordered_values", "_select_names", "select")
     )
 
 

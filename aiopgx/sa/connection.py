@@ -108,7 +108,7 @@ class SAConnection:
             if many:
                 sets = [_by_name(query, values) for values in sets]
                 values = sets[0]
-            elif type(values) is not dict:
+            elif values and type(values) is not dict:
                 values = _by_name(query, values)
             statement, extracted, collected = self._compile(query, values, many)
             result_map = statement.result_map
