@@ -126,6 +126,8 @@ class SAConnection:
         keywords = self._query_compile_kwargs
         if keywords == _RENDER_POSTCOMPILE:
             return statement_for(query, self._dialect, values, many)
+        # Statement itself renders lists, at each execution
+        keywords = {name: keywords[name] for name in keywords if name != "render_postcompile"}
         compiled = query.compile(dialect=self._dialect, compile_kwargs=keywords)
         return Statement(compiled), None, None
 
