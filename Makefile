@@ -69,7 +69,7 @@ $(VENV)/.fuzz: $(BIN)/pip
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip
-	@$(PIP) ruff mypy
+	@$(PIP) ruff mypy "sqlalchemy[asyncio]>=2.1"
 	@touch $@
 
 $(BIN)/pip:
