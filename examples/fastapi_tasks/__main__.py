@@ -64,6 +64,8 @@ def main() -> None:
         socket.create_server(("127.0.0.1", options.port)) as listening,
         server.start("AIOPGX_DSN") as database,
     ):
+        if database.owned:
+            print(f"A throw-away PostgreSQL: {database.dsn}")
         os.environ["AIOPGX_DSN"] = database.dsn
         alembic.command.upgrade(alembic.config.Config(HERE / "alembic.ini"), "head")
         config = uvicorn.Config(app, log_level="warning", lifespan="on")
