@@ -22,8 +22,8 @@ import socket
 import sys
 
 from aiohttp import web
-
 from aiopgx.tools import server
+
 from app import make_app
 
 

@@ -32,8 +32,8 @@ from pathlib import Path
 import alembic.command
 import alembic.config
 import uvicorn
-
 from aiopgx.tools import server
+
 from app import app
 
 HERE = Path(__file__).parent

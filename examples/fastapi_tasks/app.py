@@ -77,8 +77,8 @@ async def refused(request: Request, error: DataError) -> Response:
 
 
 async def project(session: Session, project_id: uuid.UUID) -> Project:
-    """Return the project of the path, with its tasks, or answer 404."""
-    found = await session.get(Project, project_id, options=[selectinload(Project.tasks)])
+    """Return the project of the path, or answer 404."""
+    found = await session.get(Project, project_id)
     if found is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such project.")
     return found
@@ -117,7 +117,8 @@ async def create_project(session: Session, new: NewProject) -> Any:
 
 
 @app.get("/api/projects/{project_id}", response_model=ProjectOut)
-async def get_project(project: ProjectOfPath) -> Any:
+async def get_project(session: Session, project: ProjectOfPath) -> Any:
+    await session.refresh(project, ["tasks"])
     return project
 
 
@@ -133,8 +134,8 @@ async def delete_project(session: Session, project: ProjectOfPath) -> None:
     status_code=status.HTTP_201_CREATED,
 )
 async def create_task(session: Session, project: ProjectOfPath, new: NewTask) -> Any:
-    task = Task(**new.model_dump())
-    project.tasks.append(task)
+    task = Task(project_id=project.id, **new.model_dump())
+    session.add(task)
     await session.flush()
     return task
 

@@ -22,7 +22,6 @@ import shutil
 import psycopg2
 import psycopg2.extensions
 import pytest
-
 from aiopgx.tools import server
 
 # A browser that asks nobody for anything but the page.
@@ -72,8 +71,8 @@ def side(dsn):
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """(browser, driver): the paths of their programs."""
+def programs():
+    """The paths of Chromium and of its driver."""
     browsers = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, browsers)), None)
     driver = shutil.which("chromedriver")
@@ -85,18 +84,18 @@ def chromium():
     return browser, driver
 
 
-@pytest.fixture
-def browser(chromium, tmp_path):
+@pytest.fixture(scope="module")
+def browser(programs, tmp_path_factory):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
-    binary, driver = chromium
     options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in (*CHROMIUM_ARGUMENTS, f"--user-data-dir={tmp_path}"):
+    options.binary_location, driver = programs
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (*CHROMIUM_ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # With the driver's path, selenium looks for nothing and downloads nothing.
-    driver = webdriver.Chrome(options=options, service=Service(driver))
-    yield driver
-    driver.quit()
+    chromium = webdriver.Chrome(options=options, service=Service(driver))
+    yield chromium
+    chromium.quit()

@@ -30,13 +30,13 @@ class Answer:
 
 
 class Service:
-    """A running example. `stop` it, or leave the `with` block of `running`.
+    """An example that was started; see `starting` and `running`.
 
     output: what it printed until it listened.
     """
 
-    def __init__(self, name, dsn, port=0):
-        self.errors = tempfile.TemporaryFile("w+")
+    def __init__(self, name, dsn, port, errors):
+        self.errors = errors
         environment = {k: v for k, v in os.environ.items() if k != "AIOPGX_DSN"}
         if dsn is not None:
             environment["AIOPGX_DSN"] = dsn
@@ -68,22 +68,16 @@ class Service:
         assert self.process.wait(SECONDS) == 0, self.read_errors()
         return self.read_errors()
 
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.errors.close()
-
-    def open(self, method, path, body=None, headers={}):
+    def open(self, method, path, body=None, headers=()):
         """Send a request, and return the response as it begins: `read`, `readline`, `close`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        headers = {"Connection": "close", **dict(headers)}
         if body is not None and not isinstance(body, str):
             body, headers = json.dumps(body), {"Content-Type": "application/json", **headers}
-        connection.request(method, path, body, {"Connection": "close", **headers})
+        connection.request(method, path, body, headers)
         return connection.getresponse()
 
-    def ask(self, method, path, body=None, headers={}):
+    def ask(self, method, path, body=None, headers=()):
         with self.open(method, path, body, headers) as response:
             return Answer(response.status, response.headers, response.read().decode())
 
@@ -98,16 +92,25 @@ class Service:
 
 
 @contextlib.contextmanager
+def starting(name, dsn, port=0):
+    """Start a service, on a throw-away PostgreSQL if there is no DSN, and end it, however."""
+    with tempfile.TemporaryFile("w+") as errors:
+        service = Service(name, dsn, port, errors)
+        with service.process as process:
+            try:
+                yield service
+            finally:
+                process.kill()
+
+
+@contextlib.contextmanager
 def running(name, dsn, port=0):
     """A service that listens; it must end cleanly and have complained of nothing."""
-    service = Service(name, dsn, port)
-    try:
+    with starting(name, dsn, port) as service:
         service.wait_until_it_listens()
         yield service
         if service.process.poll() is None:
             assert service.stop() == ""
-    finally:
-        service.close()
 
 
 def rows(conn, sql, parameters=None):

@@ -6,9 +6,9 @@ import socket
 
 import psycopg2
 import pytest
-from service import Service, running
-
 from aiopgx.tools import server
+
+from service import SECONDS, rows, running, starting
 
 # name -> (path, what to post there, the name of its text)
 EXAMPLES = {
@@ -47,28 +47,19 @@ def test_a_server_of_its_own_goes_with_it(name):
         psycopg2.connect(own)
 
 
-def test_two_start_at_the_same_time_on_an_empty_database(name, dsn):
-    conn = psycopg2.connect(dsn)
-    conn.autocommit = True
-    with conn.cursor() as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    conn.close()
-    both = [Service(name, dsn) for _ in range(2)]
-    try:
-        for service in both:
+def test_two_start_at_the_same_time_on_an_empty_database(name, dsn, side):
+    rows(side, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    with starting(name, dsn) as one, starting(name, dsn) as other:
+        for service in (one, other):
             service.wait_until_it_listens()
             assert service.get(EXAMPLES[name][0]).json() == []
             assert service.stop() == ""
-    finally:
-        for service in both:
-            service.close()
 
 
 def test_a_port_in_use_is_an_error_before_anything_is_started(name, dsn):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        service = Service(name, dsn, taken.getsockname()[1])
-        try:
-            assert service.process.wait(20) == 1
-            assert re.search("Address already in use", service.read_errors())
-        finally:
-            service.close()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        starting(name, dsn, taken.getsockname()[1]) as service,
+    ):
+        assert service.process.wait(SECONDS) == 1
+        assert "in use" in service.read_errors()
