@@ -1,0 +1,198 @@
+"""Statements of SQLAlchemy: compiled once for each shape, and their parameters at each execution.
+
+The cache is SQLAlchemy's own LRUCache, keyed by the cache keys that its statements make. There is
+one for each dialect object, so engines with the same dialect share it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.dialects.postgresql.psycopg2 import PGCompiler_psycopg2
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.util import LRUCache
+
+from . import exc
+from .result import ResultMap
+
+# As many statements as an Engine of SQLAlchemy keeps.
+CACHE_SIZE = 500
+
+
+class APGCompiler_psycopg2(PGCompiler_psycopg2):
+    """Adds the values of Python-side column defaults to the parameters."""
+
+    def construct_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the parameters of one execution. Callable defaults are called with the dialect."""
+        parameters: dict[str, Any] = super().construct_params(*args, **kwargs)
+        for column in self.prefetch:
+            # aiopg's order: an UPDATE, too, takes `default` first
+            default = column.default if column.default is not None else column.onupdate
+            parameters[column.key] = self._exec_default(default)
+        return parameters
+
+    def _exec_default(self, default: Any) -> Any:
+        return default.arg(self.dialect) if default.is_callable else default.arg
+
+
+# What is known to do no more than look values up.
+_PLAIN = (APGCompiler_psycopg2.construct_params, SQLCompiler.construct_params)
+
+
+class Statement:
+    """A compiled statement.
+
+    compiled: SQLAlchemy's.
+    """
+
+    __slots__ = ("_binds", "_compiled", "_expanding", "_plain", "_text", "result_map")
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._text = str(compiled)
+        self._expanding = bool(compiled.post_compile_params or compiled.literal_execute_params)
+        self._binds = _binds(compiled)
+        self._plain = not (
+            self._expanding
+            or compiled.prefetch
+            or compiled.escaped_bind_names
+            or type(compiled).construct_params not in _PLAIN
+            or any(position is None for _, _, position, _ in self._binds)
+        )
+        self.result_map = ResultMap(compiled._result_columns)
+
+    def bind(
+        self, values: Any, extracted: Sequence[Any] | None = None, collected: Any = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the text and the parameters of one execution.
+
+        values: parameters given to execute(), by name.
+        extracted: the bound values of the statement at hand, if this one was compiled for another.
+        collected: values given with its `params()`, from SQLAlchemy 2.1 on.
+        """
+        if extracted is None:
+            return self._construct(values)
+        if collected:
+            values = {**collected, **values} if values else collected
+        parameters = {} if self._plain or not values else dict(values)
+        for name, key, position, processor in self._binds:
+            if values and key in values:
+                value = values[key]
+            elif values and name in values:
+                value = values[name]
+            elif position is None:
+                continue
+            else:
+                bound = extracted[position]
+                if bound.required:
+                    raise InvalidRequestError(
+                        f"A value is required for bind parameter {bound.key!r}", code="cd3x"
+                    )
+                value = bound.effective_value
+            if self._plain:
+                parameters[name] = value if processor is None else processor(value)
+            else:
+                parameters[key] = value
+        return (self._text, parameters) if self._plain else self._construct(parameters)
+
+    def _construct(self, values: Any) -> tuple[str, dict[str, Any]]:
+        """The same by SQLAlchemy's means."""
+        compiled = self._compiled
+        escaped = compiled.escaped_bind_names
+        keywords = {"escape_names": False} if escaped else {}
+        parameters: dict[str, Any] = compiled.construct_params(values, **keywords)
+        processors: dict[str, Any] = compiled._bind_processors
+        text = self._text
+        if self._expanding:
+            state = compiled._process_parameters_for_postcompile(parameters)
+            text = state.statement
+            processors = {**processors, **state.processors}
+        processed = {
+            name: processors[name](value) if name in processors else value
+            for name, value in parameters.items()
+        }
+        if escaped:
+            processed = {escaped.get(name, name): value for name, value in processed.items()}
+        return text, processed
+
+    def bind_many(
+        self, sets: Sequence[Any], *bound: Any
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """Return the text and the parameters for each of several sets of values."""
+        if self._expanding:
+            raise exc.ArgumentError(
+                "a statement with several parameter sets cannot have lists in IN (...)"
+            )
+        return self._text, [self.bind(values, *bound)[1] for values in sets]
+
+
+def _binds(compiled: Any) -> list[tuple[str, str, int | None, Any]]:
+    """Of each parameter its name in the text, its key, its position in the cache key, if it is
+    there, and its processor. Nothing for what is not to be cached."""
+    if compiled.cache_key is None:
+        return []
+    matches = compiled._cache_key_bind_match
+    if isinstance(matches, tuple):  # from SQLAlchemy 2.0 on
+        matches = matches[0]
+    positions = {
+        bound: position
+        for position, original in enumerate(compiled.cache_key[1])
+        for bound in matches[original]
+    }
+    processors = compiled._bind_processors
+    return [
+        (name, bound.key, positions.get(bound), processors.get(name))
+        for bound, name in compiled.bind_names.items()
+    ]
+
+
+def statement_for(
+    query: Any, dialect: Any, values: Any, many: bool
+) -> tuple[Statement, Sequence[Any] | None, Any]:
+    """Return the compiled statement, and of `query` the arguments of its `bind()`.
+
+    values: the parameters given to execute(), or the first of several sets.
+    many: whether there are several sets.
+    """
+    columns = _columns(query, values)
+    cache = _cache_of(dialect)
+    key = None if cache is None else query._generate_cache_key()
+    if key is None:
+        compiled = query.compile(
+            dialect=dialect, column_keys=list(columns), for_executemany=many
+        )
+        return Statement(compiled), None, None
+    found = cache.get((key[0], columns, many))
+    if found is None:
+        compiled = query.compile(
+            dialect=dialect, cache_key=key, column_keys=list(columns), for_executemany=many
+        )
+        found = cache[key[0], columns, many] = Statement(compiled)
+    return found, key[1], key[2] if len(key) > 2 else None
+
+
+def _columns(query: Any, values: Any) -> tuple[str, ...]:
+    """The columns that an INSERT or UPDATE without values of its own takes from the parameters."""
+    if not values or not isinstance(query, (Insert, Update)) or _has_values(query):
+        return ()
+    columns = query.table.c
+    return tuple(sorted(key for key in values if isinstance(key, str) and key in columns))
+
+
+def _has_values(query: Any) -> bool:
+    return any(
+        getattr(query, name, None)
+        for name in ("_values", "_multi_values", "_ordered_values", "_select_names", "select")
+    )
+
+
+def _cache_of(dialect: Any) -> Any:
+    try:
+        return dialect._aiopgx_compiled_cache
+    except AttributeError:
+        # A subclass that has not said that its statements may be cached compiles each time.
+        # SQLAlchemy's own property would warn, and aiopg doesn't.
+        cachable = type(dialect).__dict__.get("supports_statement_cache")
+        dialect._aiopgx_compiled_cache = LRUCache(CACHE_SIZE) if cachable else None
+        return dialect._aiopgx_compiled_cache

@@ -1,0 +1,312 @@
+"""Results of `SAConnection.execute()`: rows by name, index and Column."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.util.langhelpers import string_or_unprintable
+
+from . import exc
+
+if TYPE_CHECKING:
+    from .connection import SAConnection
+
+_Processor = Callable[[Any], Any] | None
+
+# Columns given as keys that a ResultMetaData remembers; it may live as long as the compiled cache.
+_REMEMBERED = 256
+
+
+class RowProxy(Mapping[Any, Any]):
+    """A row: `row.name`, `row["name"]`, `row[0]`, `row[table.c.name]`.
+
+    As a mapping its keys are the column names. Values pass SQLAlchemy's result processors when
+    they are read. A row can be copied and pickled; what comes out has the values by name and
+    index (new in aiopgx).
+
+    result_proxy: the `ResultMetaData`. row: the values, as the cursor gave them.
+    """
+
+    __slots__ = ("_result_proxy", "_row")
+
+    def __init__(self, result_proxy: "ResultMetaData", row: Sequence[Any]) -> None:
+        self._result_proxy = result_proxy
+        self._row = row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._result_proxy.keys)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, key: Any) -> Any:
+        metadata = self._result_proxy
+        try:
+            processor, index = metadata._keymap[key]
+        except KeyError:
+            processor, index = metadata._key_fallback(key)
+        if index is None:
+            raise exc.InvalidRequestError(
+                f"Ambiguous column name {key!r} in result set! "
+                f"try 'use_labels' option on select statement."
+            )
+        value = self._row[index]
+        return value if processor is None else processor(value)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from error
+
+    def __contains__(self, key: object) -> bool:
+        return self._result_proxy._has_key(self._row, key)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, RowProxy):
+            return self.as_tuple() == other.as_tuple()
+        if isinstance(other, Sequence):
+            return self.as_tuple() == other
+        return NotImplemented
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        """Return the values. Raises InvalidRequestError if two columns have the same name."""
+        return tuple([self[key] for key in self._result_proxy.keys])
+
+    def __repr__(self) -> str:
+        return repr(self.as_tuple())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = tuple([self[index] for index in range(len(self._row))])
+        return _restore, (tuple(self._result_proxy.keys), values)
+
+
+def _restore(names: tuple[str, ...], values: tuple[Any, ...]) -> RowProxy:
+    metadata = ResultMetaData.__new__(ResultMetaData)
+    metadata._index(names, [None] * len(names))
+    return RowProxy(metadata, values)
+
+
+class ResultMetaData:
+    """The columns of a result: their names, result processors, and what finds them.
+
+    result_proxy: has the `dialect`, and in `_result_map` the columns that SQLAlchemy compiled, or
+        None. cursor_description: the cursor's `description`.
+    """
+
+    __slots__ = ("_keymap", "_processors", "keys")
+
+    _keymap: dict[Any, tuple[_Processor, int | None]]
+    _processors: list[_Processor]
+    keys: list[str]
+
+    def __init__(self, result_proxy: Any, cursor_description: Sequence[Any]) -> None:
+        types, names = self.result_map(result_proxy._result_map)
+        dialect = result_proxy.dialect
+        processors: list[_Processor] = []
+        for column in cursor_description:
+            type_ = types.get(column[0])
+            processors.append(
+                None if type_ is None else type_._cached_result_processor(dialect, column[1])
+            )
+        self._index([names.get(column[0], column[0]) for column in cursor_description], processors)
+
+    def _index(self, names: Sequence[str], processors: list[_Processor]) -> None:
+        keymap: dict[Any, tuple[_Processor, int | None]] = {}
+        for index, (name, processor) in enumerate(zip(names, processors, strict=True)):
+            keymap[index] = (processor, index)
+            # two columns of one name are an error only where that name is used
+            keymap[name] = (None, None) if name in keymap else (processor, index)
+        self._keymap = keymap
+        self._processors = processors
+        self.keys = list(names)
+
+    def result_map(self, data_map: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the types and the keys of SQLAlchemy's columns, by their names in the result."""
+        types, names = {}, {}
+        for name, _, objects, type_, *_ in data_map or ():
+            types[name] = type_
+            names[name] = getattr(objects[0], "key", None) or name
+        return types, names
+
+    def _key_fallback(self, key: Any, raiseerr: bool = True) -> Any:
+        """Find a Column by its label or its key."""
+        keymap = self._keymap
+        if isinstance(key, ColumnElement):
+            label = key._tq_label  # type: ignore[attr-defined]
+            if label and label in keymap:
+                found = keymap[label]
+            else:
+                found = keymap.get(getattr(key, "key", None))
+            if found is not None:
+                if len(keymap) < _REMEMBERED:
+                    keymap[key] = found
+                return found
+        if raiseerr:
+            raise exc.NoSuchColumnError(
+                f"Could not locate column in row for column {string_or_unprintable(key)!r}"
+            )
+        return None
+
+    def _has_key(self, row: Any, key: Any) -> bool:
+        return key in self._keymap or self._key_fallback(key, False) is not None
+
+
+class ResultMap(list[Any]):
+    """The columns that SQLAlchemy compiled, with the metadata of the last result that had them."""
+
+    __slots__ = ("_columns", "_metadata")
+
+    _metadata: ResultMetaData
+
+    def __init__(self, columns: Iterable[Any]) -> None:
+        super().__init__(columns)
+        self._columns: list[Any] | None = None
+
+    def metadata(self, result: "ResultProxy", description: Sequence[Any]) -> ResultMetaData:
+        """Return the metadata of a result: those of the last one, if its columns were the same."""
+        # a table may have been altered since: name and type have to agree
+        columns = [(column.name, column.type_code) for column in description]
+        if columns != self._columns:
+            self._metadata = ResultMetaData(result, description)
+            self._columns = columns
+        return self._metadata
+
+
+class ResultProxy:
+    """The rows of an execution; closed by itself after the last, or if there are no rows at all.
+
+    connection: the `SAConnection`.
+    cursor: the cursor that has executed.
+    dialect: the SQLAlchemy dialect.
+    result_map: the columns that SQLAlchemy compiled, None for a plain string.
+    """
+
+    def __init__(
+        self,
+        connection: "SAConnection",
+        cursor: Any,
+        dialect: Any,
+        result_map: Any = None,
+    ) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._dialect = dialect
+        self._result_map = result_map
+        self._metadata: ResultMetaData | None = None
+        self._rowcount: int = cursor.rowcount
+        self._init_metadata()
+
+    def _init_metadata(self) -> None:
+        description = self._cursor.description
+        if description is None:
+            self.close()
+        elif isinstance(self._result_map, ResultMap):
+            self._metadata = self._result_map.metadata(self, description)
+        else:
+            self._metadata = ResultMetaData(self, description)
+
+    @property
+    def dialect(self) -> Any:
+        """The SQLAlchemy dialect."""
+        return self._dialect
+
+    @property
+    def cursor(self) -> Any:
+        """The `aiopgx.Cursor`, None once the result is closed."""
+        return self._cursor
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the columns, as the rows have them."""
+        return () if self._metadata is None else tuple(self._metadata.keys)
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the statement gave or changed, -1 if unknown."""
+        return self._rowcount
+
+    @property
+    def returns_rows(self) -> bool:
+        """Whether there are rows to fetch, be it none at all."""
+        return self._metadata is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the result, or the cursor or connection behind it, is closed."""
+        return self._cursor is None or bool(self._cursor.closed)
+
+    def close(self) -> None:
+        """Close the result and its cursor."""
+        cursor = self._cursor
+        if cursor is None:
+            return
+        if not cursor.closed:
+            cursor.close()
+        self._cursor = None
+
+    def __aiter__(self) -> "ResultProxy":
+        return self
+
+    async def __anext__(self) -> RowProxy:
+        row = await self.fetchone()
+        if row is None:
+            raise StopAsyncIteration
+        return row
+
+    def _non_result(self) -> NoReturn:
+        if self._metadata is None:
+            raise exc.ResourceClosedError(
+                "This result object does not return rows. It has been closed automatically."
+            )
+        raise exc.ResourceClosedError("This result object is closed.")
+
+    def _open(self) -> tuple[Any, ResultMetaData]:
+        if self._cursor is None or self._metadata is None:
+            self._non_result()
+        return self._cursor, self._metadata
+
+    async def fetchall(self) -> list[RowProxy]:
+        """Return the rows that are left, and close the result.
+
+        Raises ResourceClosedError if it is closed, also by having no rows; so do the others.
+        """
+        cursor, metadata = self._open()
+        rows = [RowProxy(metadata, row) for row in await cursor.fetchall()]
+        self.close()
+        return rows
+
+    async def fetchone(self) -> RowProxy | None:
+        """Return the next row; after the last, close the result and return None."""
+        cursor, metadata = self._open()
+        row = await cursor.fetchone()
+        if row is None:
+            self.close()
+            return None
+        return RowProxy(metadata, row)
+
+    async def fetchmany(self, size: int | None = None) -> list[RowProxy]:
+        """Return the next rows, at most `size` of them (the cursor's `arraysize` by default).
+
+        After the last, close the result and return an empty list.
+        """
+        cursor, metadata = self._open()
+        rows = await (cursor.fetchmany() if size is None else cursor.fetchmany(size))
+        if not rows:
+            self.close()
+        return [RowProxy(metadata, row) for row in rows]
+
+    async def first(self) -> RowProxy | None:
+        """Return the first row, None if there is none, and close the result."""
+        if self._metadata is None:
+            self._non_result()
+        try:
+            return await self.fetchone()
+        finally:
+            self.close()
+
+    async def scalar(self) -> Any:
+        """Return the first value of the first row, None if there is no row; close the result."""
+        row = await self.first()
+        return None if row is None else row[0]
