@@ -19,11 +19,11 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncResult, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import selectinload
 
 from changes import Changes
-from database import Session, url
+from database import Session, StreamingSession, url
 from models import Project, Task
 from schemas import NewProject, NewTask, ProjectOut, TaskOut, TaskUpdate
 
@@ -154,33 +154,31 @@ async def list_tasks(
 
 
 @app.get("/api/tasks.csv", response_class=StreamingResponse)
-async def export_tasks(request: Request) -> StreamingResponse:
-    """All tasks as CSV, however many: rows are read from the server as they are sent."""
+async def export_tasks(session: StreamingSession) -> StreamingResponse:
+    """All tasks as CSV, however many: rows are fetched from the server as they are sent."""
+    query = (
+        select(Project.name, Task.title, Task.due, Task.done_at, Task.tags)
+        .join(Task.project)
+        .order_by(Project.name, Task.created_at, Task.title)
+    )
+    result = await session.stream(query.execution_options(yield_per=500))
     return StreamingResponse(
-        csv_lines(request.app.state.sessions),
+        csv_lines(result),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": 'attachment; filename="tasks.csv"'},
     )
 
 
-async def csv_lines(sessions: async_sessionmaker) -> AsyncIterator[str]:
-    query = (
-        select(Project.name, Task.title, Task.due, Task.done_at, Task.tags)
-        .join(Task.project)
-        .order_by(Project.name, Task.created_at, Task.title)
-        .execution_options(yield_per=500)
-    )
+async def csv_lines(result: AsyncResult[Any]) -> AsyncIterator[str]:
     buffer = io.StringIO()
     write = csv.writer(buffer).writerow
     write(["project", "title", "due", "done_at", "tags"])
-    # A session of its own: that of the request is over before the response begins.
-    async with sessions() as session:
-        async for rows in (await session.stream(query)).partitions():
-            for name, title, due, done_at, tags in rows:
-                write([name, title, due, done_at and done_at.isoformat(), " ".join(tags)])
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
+    async for rows in result.partitions():
+        for name, title, due, done_at, tags in rows:
+            write([name, title, due, done_at and done_at.isoformat(), " ".join(tags)])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
     yield buffer.getvalue()
 
 

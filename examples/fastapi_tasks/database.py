@@ -35,3 +35,6 @@ async def session(request: Request) -> AsyncIterator[AsyncSession]:
 
 # scope="function": committed before the response is sent, so that nobody reads of it too early.
 Session = Annotated[AsyncSession, Depends(session, scope="function")]
+
+# For a response that reads of it while it is sent.
+StreamingSession = Annotated[AsyncSession, Depends(session, scope="request")]

@@ -110,7 +110,7 @@ def running(name, dsn, port=0):
         service.wait_until_it_listens()
         yield service
         if service.process.poll() is None:
-            assert service.stop() == ""
+            assert (e := service.stop()) == "", e
 
 
 def rows(conn, sql, parameters=None):
