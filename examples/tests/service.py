@@ -110,7 +110,8 @@ def running(name, dsn, port=0):
         service.wait_until_it_listens()
         yield service
         if service.process.poll() is None:
-            assert (e := service.stop()) == "", e
+            complaints = service.stop()
+            assert not complaints, complaints
 
 
 def rows(conn, sql, parameters=None):
