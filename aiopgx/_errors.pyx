@@ -100,10 +100,10 @@ cdef object decode(object codec, const char *text):
     return codec(text[:strlen(text)], "replace")[0]
 
 
-cdef object make_error(object cls, str message, object cursor):
-    """An exception of psycopg2's with its `cursor`."""
+cpdef object make_error(object cls, str message, object cursor):
+    """An exception of psycopg2's with its `cursor`, if the inside of exceptions is known."""
     error = cls(message)
-    if cursor is not None and isinstance(error, Error):
+    if layout_known and cursor is not None and isinstance(error, Error):
         set_field(&(<aiopgx_error *>error).cursor, cursor)
     return error
 

@@ -74,6 +74,20 @@ def take(impl):
     return Result.make(take_result(impl), raw, codec, impl, shape, query)
 
 
+def scroll_target(value, mode):
+    """The first argument of scroll() as an int; raises psycopg2's errors about either of them."""
+    cdef long target = PyLong_AsLong(as_index(value))
+    if not INT_MIN <= target <= INT_MAX:
+        raise OverflowError("signed integer is greater than maximum" if target > 0
+                            else "signed integer is less than minimum")
+    if not isinstance(mode, str):
+        kind = None if mode is None else type(mode).__name__
+        raise TypeError(f"argument 2 must be str, not {kind}")
+    if b"\0" in mode.encode():
+        raise ValueError("embedded null character")
+    return target
+
+
 cdef class Result:
     """What a statement gave: rows to fetch and psycopg2's attributes of a cursor.
 
@@ -138,15 +152,7 @@ cdef class Result:
         if self.handed_over:
             self.impl.scroll(value, mode)
             return
-        target = PyLong_AsLong(as_index(value))
-        if not INT_MIN <= target <= INT_MAX:
-            raise OverflowError("signed integer is greater than maximum" if target > 0
-                                else "signed integer is less than minimum")
-        if not isinstance(mode, str):
-            kind = None if mode is None else type(mode).__name__
-            raise TypeError(f"argument 2 must be str, not {kind}")
-        if b"\0" in mode.encode():
-            raise ValueError("embedded null character")
+        target = scroll_target(value, mode)
         self.check()
         if mode == "relative":
             target += self.position
