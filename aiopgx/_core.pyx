@@ -28,7 +28,13 @@ from contextlib import suppress
 from copy import copy
 
 import psycopg2
-from psycopg2.extensions import POLL_OK, POLL_WRITE, TRANSACTION_STATUS_ACTIVE, Notify
+from psycopg2.extensions import (
+    POLL_OK,
+    POLL_WRITE,
+    TRANSACTION_STATUS_ACTIVE,
+    TRANSACTION_STATUS_IDLE,
+    Notify,
+)
 
 from ._cancel import cancel_and_close
 
@@ -82,6 +88,8 @@ cdef enum:
     MAX_READS = 64
 
 cdef double NEVER = float("inf")
+
+cdef int NO_TRANSACTION = TRANSACTION_STATUS_IDLE
 
 # Seconds between looks at a connection that owes an answer: whoever closes the psycopg2 connection
 # itself takes the socket away, and no event tells us.
@@ -155,6 +163,7 @@ cdef class Wire:
     cdef readonly object raw
     cdef readonly object loop
     cdef readonly bint native
+    cdef readonly unsigned long rests   # requests that left no transaction open
     cdef object codec               # decodes texts
     cdef bint plain                 # simple parameters need not go through psycopg2
     cdef object queue
@@ -504,6 +513,7 @@ cdef class Wire:
                 self._poll_failed(error)
                 return 0
             if wanted == POLL_OK and self.state == FOREIGN:
+                self.rests += self.raw.get_transaction_status() == NO_TRANSACTION
                 self._answer(None)
                 self._poll_notices()    # those behind the result
             self._pass_notifies()
@@ -521,6 +531,7 @@ cdef class Wire:
             self._answer(error)         # psycopg2 leaves a COPY unfinished
             self.close()
         else:
+            self.rests += self.raw.get_transaction_status() == NO_TRANSACTION
             self._want_write(False)
             self._answer(error)
         return 0
@@ -603,6 +614,7 @@ cdef class Wire:
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
         self.impl = self.query = self.copy_error = None
+        self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         waiter = self._done()
         if waiter is None or copy_error is not None:
             if res != NULL:

@@ -4,6 +4,6 @@ cdef bint layout_known          # whether errors can be built natively
 cdef object utf8_codec          # what codec_of() gives for a connection in UTF-8
 cdef object codec_of(object raw)
 cdef object decode(object codec, const char *text)
-cdef object make_error(object cls, str message, object cursor)
+cpdef object make_error(object cls, str message, object cursor)
 cdef object result_error(PGconn *conn, PGresult *res, object codec, object cursor)
 cdef object connection_error(PGconn *conn)

@@ -1,4 +1,4 @@
-from asyncio import AbstractEventLoop, Future, Task
+from asyncio import AbstractEventLoop, Future
 from collections import deque
 from typing import Any
 
@@ -10,7 +10,7 @@ class PoolCore:
     _used: set[Any]
     _terminated: set[Any]
     _waiters: deque[Future[Any]]
-    _connects: dict[Task[Any], Future[Any] | None]
+    _connects: dict[Future[Any], Future[Any] | None]
     _closing: bool
     _closed: bool
     def __init__(
@@ -35,4 +35,4 @@ class PoolCore:
     @property
     def _short(self) -> int: ...
     def _unserved(self) -> list[Future[Any]]: ...
-    def _surplus(self, waiter: Future[Any]) -> Task[Any] | None: ...
+    def _surplus(self, waiter: Future[Any]) -> Future[Any] | None: ...

@@ -74,6 +74,20 @@ def take(impl):
     return Result.make(take_result(impl), raw, codec, impl, shape, query)
 
 
+def scroll_target(value, mode):
+    """The first argument of scroll() as an int; raises psycopg2's errors about either of them."""
+    cdef long target = PyLong_AsLong(as_index(value))
+    if not INT_MIN <= target <= INT_MAX:
+        raise OverflowError("signed integer is greater than maximum" if target > 0
+                            else "signed integer is less than minimum")
+    if not isinstance(mode, str):
+        kind = None if mode is None else type(mode).__name__
+        raise TypeError(f"argument 2 must be str, not {kind}")
+    if b"\0" in mode.encode():
+        raise ValueError("embedded null character")
+    return target
+
+
 cdef class Result:
     """What a statement gave: rows to fetch and psycopg2's attributes of a cursor.
 
@@ -138,15 +152,7 @@ cdef class Result:
         if self.handed_over:
             self.impl.scroll(value, mode)
             return
-        target = PyLong_AsLong(as_index(value))
-        if not INT_MIN <= target <= INT_MAX:
-            raise OverflowError("signed integer is greater than maximum" if target > 0
-                                else "signed integer is less than minimum")
-        if not isinstance(mode, str):
-            kind = None if mode is None else type(mode).__name__
-            raise TypeError(f"argument 2 must be str, not {kind}")
-        if b"\0" in mode.encode():
-            raise ValueError("embedded null character")
+        target = scroll_target(value, mode)
         self.check()
         if mode == "relative":
             target += self.position
@@ -302,6 +308,13 @@ cdef class Result:
         return self.columns_seen
 
     @property
+    def returns_rows(self):
+        """Whether `description` is not None."""
+        if self.handed_over:
+            return self.impl.description is not None
+        return self.columns is not None
+
+    @property
     def rowcount(self):
         """The number of rows given or changed, -1 if unknown."""
         return self.impl.rowcount if self.handed_over else self.count
@@ -332,13 +345,11 @@ cdef class Result:
 
     cdef tuple names(self):
         cdef int i
-        cdef const char *name
         cdef PGresult *res = self.res       # maybe another's before this ends, but alive
         if self.column_names is None:
             names = []
             for i in range(<int>self.columns.count):
-                name = pq.fname(res, i)
-                names.append(self.codec(name[:strlen(name)], "replace")[0])
+                names.append(decode(self.codec, pq.fname(res, i)))
             self.column_names = tuple(names)
         return self.column_names
 

@@ -17,6 +17,7 @@ import psycopg2.extras
 
 from ._core import Wire
 from .cursor import Cursor, _close_cursor
+from .named import NamedCursor, Portals
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -96,6 +97,7 @@ class Connection:
     """
 
     _source_traceback: traceback.StackSummary | None = None
+    _portals: Portals | None = None  # once there was a server-side cursor
 
     def __init__(
         self,
@@ -177,12 +179,13 @@ class Connection:
     ) -> _ContextManager[Cursor]:
         """Make a cursor: `await` it, or `async with` it to close the cursor at the end.
 
+        name: makes it a server-side cursor, a `NamedCursor`. New in aiopgx.
         cursor_factory: a class of psycopg2 cursor; may be given first, in place of the name.
+        scrollable: of a server-side cursor: whether it can go backwards, None if that is left to
+            PostgreSQL.
+        withhold: of a server-side cursor: whether it can be used outside of transactions.
         timeout: the cursor's default in seconds, the connection's if None.
         isolation_level: of the transactions that the cursor begins.
-
-        Names, and with them scrollable and withhold, are for server-side cursors, which psycopg2
-        refuses on asynchronous connections.
         """
         self._last_usage = self._loop.time()
         if isinstance(name, type):
@@ -205,10 +208,27 @@ class Connection:
             timeout = self._timeout
         if name is None and cursor_factory is None and scrollable is None and not withhold:
             impl = self._conn.cursor()
-        else:
+        elif name is None:
             factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
-            impl = self._conn.cursor(name=name, scrollable=scrollable, withhold=withhold, **factory)
+            impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
+        else:
+            impl = self._conn.cursor(cursor_factory=cursor_factory)
+            named = self._named(name, scrollable, withhold)
+            if self._portals is None:
+                self._portals = Portals(self._wire, self._timeout)
+            return NamedCursor(
+                self, impl, named, self._portals, timeout, self._echo, isolation_level
+            )
         return Cursor(self, impl, timeout, self._echo, isolation_level)
+
+    def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
+        """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
+        named = psycopg2.extensions.cursor(self._conn, name)
+        if ("\0" if isinstance(name, str) else b"\0") in name:  # psycopg2 has cut it off there
+            raise ValueError("the name of a cursor cannot contain NUL (0x00) characters")
+        named.withhold = withhold
+        named.scrollable = scrollable
+        return named
 
     def execute(
         self,
@@ -230,6 +250,8 @@ class Connection:
 
     def isexecuting(self) -> bool:
         """Whether a statement is being executed."""
+        if self._portals is not None and self._portals.busy:
+            return False  # what it does then is for nobody to wait for
         return self._wire.busy or bool(self._conn.isexecuting())
 
     # Closing
@@ -391,6 +413,8 @@ class Connection:
 
     async def get_transaction_status(self) -> int:
         """Return one of psycopg2.extensions.TRANSACTION_STATUS_*."""
+        if self._portals is not None and self._portals.unsettled:
+            await self._portals.settle(self._timeout)
         status: int = self._conn.get_transaction_status()
         return status
 

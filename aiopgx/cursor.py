@@ -74,7 +74,9 @@ class Cursor:
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
         statement is being executed on the connection.
         """
-        wire = self._wire
+        wire, portals = self._wire, self._conn._portals
+        if portals is not None and portals.unsettled:
+            await portals.settle(self._timeout if timeout is None else timeout)
         refusal = wire.refusal("cursor.execute")
         if refusal is not None:
             raise refusal
@@ -121,6 +123,9 @@ class Cursor:
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
+        portals = self._conn._portals
+        if portals is not None and portals.unsettled:
+            await portals.settle(self._timeout if timeout is None else timeout)
         own = self._transaction_status() == IDLE
         total = count = 0
         self._hand_over()
@@ -162,6 +167,9 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
+        portals = self._conn._portals
+        if portals is not None and portals.unsettled:
+            await portals.settle(self._timeout if timeout is None else timeout)
         refusal = self._wire.refusal("cursor.callproc")
         if refusal is not None:
             raise refusal
@@ -249,13 +257,17 @@ class Cursor:
     def _transaction(self) -> Any:
         if self._own_transaction is None:
             self._own_transaction = Transaction(
-                self, self._isolation_level or IsolationLevel.default
+                self._executor(), self._isolation_level or IsolationLevel.default
             )
         return self._own_transaction
 
     @_transaction.setter
     def _transaction(self, transaction: Any) -> None:
         self._own_transaction = transaction
+
+    def _executor(self) -> "Cursor":
+        """What executes the statements of transactions."""
+        return self
 
     def begin(self) -> _ContextManager[Transaction]:
         """Open a transaction: `await` it, or `async with` it to commit or roll back at the end."""
@@ -398,7 +410,7 @@ class Cursor:
 
     @property
     def name(self) -> str | None:
-        """The name of a server-side cursor; always None."""
+        """The name of a server-side cursor, else None."""
         name: str | None = self._psycopg.name
         return name
 
@@ -455,10 +467,11 @@ class Cursor:
         closed: bool = self._psycopg.closed
         return closed
 
-    def close(self) -> None:
-        """Close the cursor. Takes effect at once; there is nothing to await."""
+    def close(self) -> "asyncio.Future[None] | None":
+        """Close the cursor. Takes effect at once; only server-side cursors give what to await."""
         if not self.closed:
             self._psycopg.close()
+        return None
 
     async def __aenter__(self) -> "Cursor":
         return self
@@ -496,4 +509,6 @@ def _has_nul(operation: Any) -> bool:
 
 
 async def _close_cursor(cursor: Cursor) -> None:
-    cursor.close()
+    closing = cursor.close()
+    if asyncio.isfuture(closing):
+        await closing

@@ -244,15 +244,43 @@ class Pool(PoolCore):
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
-        A connection with an open transaction is closed, with a ResourceWarning. Raises
-        AssertionError if the connection is not one in use of this pool.
+        A connection with an open transaction is closed, with a ResourceWarning. One with open
+        server-side cursors is free once they are closed. Raises AssertionError if the connection
+        is not one in use of this pool.
         """
         conn = self._put_back(conn)
         if conn is None:
             return self._released
+        if conn._portals is not None and not conn.closed:
+            cleared = conn._portals.close_all()
+            if cleared is not None:
+                return self._release_later(conn, cleared)
+        self._free_or_close(conn)
+        return self._released
+
+    def _release_later(
+        self, conn: Connection, cleared: "asyncio.Future[None]"
+    ) -> "asyncio.Future[None]":
+        """Release a connection when its portals are closed; until then it counts as a connect."""
+        released: asyncio.Future[None] = self._loop.create_future()
+
+        def release(_: "asyncio.Future[None]") -> None:
+            self._connects.pop(cleared)
+            if cleared.cancelled():
+                self._discard(conn)
+            else:
+                self._free_or_close(conn)
+            if not released.done():
+                released.set_result(None)
+
+        self._connects[cleared] = None
+        cleared.add_done_callback(release)
+        return released
+
+    def _free_or_close(self, conn: Connection) -> None:
         if conn.closed:
             self._settle()
-            return self._released
+            return
         status = conn.raw.get_transaction_status()
         if status != TRANSACTION_STATUS_IDLE:
             self._discard(conn)
@@ -261,7 +289,8 @@ class Pool(PoolCore):
             )
         elif not self._keep(conn):
             self._discard(conn)
-        return self._released
+        elif self._closing:
+            self._settle()
 
     def _discard(self, conn: Connection) -> None:
         conn.close()

@@ -36,7 +36,7 @@ class Server:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config):
-        self.server = server.start(settings={"max_prepared_transactions": 50})
+        self.server = server.start()
         execute(
             self.server.dsn,
             f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)",

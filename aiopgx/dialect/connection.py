@@ -359,15 +359,17 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         )
         was = self._autocommit
         becomes = was if autocommit is _UNCHANGED else autocommit
-        if was or becomes:
-            self._configure(old if was else Characteristics(), new if becomes else None)
+        # without BEGIN they are in the server's settings; as psycopg2, only what changes is sent
+        if becomes:
+            self._configure(old, new)
+        elif was:
+            self._configure(old, Characteristics())
         self._characteristics, self._autocommit = new, becomes
         self._opening = None if becomes else new.begin()
 
-    def _configure(self, old: Characteristics, new: Characteristics | None) -> None:
-        """Without BEGIN, a session has its characteristics in its settings."""
-        before, after = old.settings(), (new or Characteristics()).settings()
-        for name, value in after.items():
+    def _configure(self, old: Characteristics, new: Characteristics) -> None:
+        before = old.settings()
+        for name, value in new.settings().items():
             if value != before[name]:
                 self._command(f"SET {name} TO {value}")
 

@@ -5,11 +5,43 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor, AsyncAdapt_dbapi_ss_cursor
 
-from .._rows import set_rowcount, set_total
+from .._rows import Result, set_rowcount, set_total
 from ..cursor import Cursor
 
 if TYPE_CHECKING:
     from .connection import AsyncAdapt_aiopgx_connection
+
+
+class Description(Sequence[Any]):
+    """`Result.description`, made when it is looked at.
+
+    SQLAlchemy asks for it after each statement, and looks at it once a statement that it caches.
+    """
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._columns()[index]
+
+    def __len__(self) -> int:
+        return len(self._columns())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._columns())
+
+    def __eq__(self, other: object) -> bool:
+        return self._columns() == (other._columns() if isinstance(other, Description) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._columns())
+
+    def _columns(self) -> tuple[Any, ...]:
+        return self._result.description or ()
 
 
 class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):
@@ -103,7 +135,10 @@ class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):
 
     @property
     def description(self) -> Any:
-        return self._cursor._result.description
+        result = self._cursor._result
+        if type(result) is not Result:
+            return result.description
+        return Description(result) if result.returns_rows else None
 
     @property
     def rowcount(self) -> int:
@@ -157,5 +192,3 @@ class AsyncAdapt_aiopgx_ss_cursor(AsyncAdapt_aiopgx_cursor, AsyncAdapt_dbapi_ss_
     ) -> None:
         raise NotImplementedError
 
-
-_ = Sequence
