@@ -7,6 +7,7 @@ except ImportError as exc:
         "aiopgx.sa needs SQLAlchemy 1.4, 2.0 or 2.1: pip install sqlalchemy", name=exc.name
     ) from exc
 
+from . import utils as utils  # an attribute of the package, as in aiopg
 from .connection import SAConnection
 from .engine import Engine, create_engine
 from .exc import (

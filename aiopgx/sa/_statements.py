@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.dialects.postgresql.psycopg2 import PGCompiler_psycopg2
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
 
 from . import exc
+from ._outline import outline
 from .result import ResultMap
 
 # As many statements as an Engine of SQLAlchemy keeps.
 CACHE_SIZE = 500
 
 
-class APGCompiler_psycopg2(PGCompiler_psycopg2):
+_Compiler: Any = PGDialect_psycopg2.statement_compiler  # its name depends on the release
+
+
+class APGCompiler_psycopg2(_Compiler):  # type: ignore[misc]
     """Adds the values of Python-side column defaults to the parameters."""
 
     def construct_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -155,13 +159,16 @@ def statement_for(
     values: the parameters given to execute(), or the first of several sets.
     many: whether there are several sets.
     """
-    columns = _columns(query, values)
     cache = _cache_of(dialect)
+    plain = None if cache is None or many else outline(query)
+    if plain is not None:
+        found = cache.get(plain[0])
+        if found is not None:
+            return found, plain[1], None
+    columns = _columns(query, values)
     key = None if cache is None else query._generate_cache_key()
     if key is None:
-        compiled = query.compile(
-            dialect=dialect, column_keys=list(columns), for_executemany=many
-        )
+        compiled = query.compile(dialect=dialect, column_keys=list(columns), for_executemany=many)
         return Statement(compiled), None, None
     found = cache.get((key[0], columns, many))
     if found is None:
@@ -169,6 +176,8 @@ def statement_for(
             dialect=dialect, cache_key=key, column_keys=list(columns), for_executemany=many
         )
         found = cache[key[0], columns, many] = Statement(compiled)
+    if plain is not None and list(map(id, plain[1])) == list(map(id, key[1])):
+        cache[plain[0]] = found
     return found, key[1], key[2] if len(key) > 2 else None
 
 

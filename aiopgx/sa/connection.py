@@ -213,9 +213,11 @@ class SAConnection:
         await self._control(command)
 
     async def _commit_impl(self) -> None:
+        cursor = await self._open_cursor()
         try:
-            await self._control("COMMIT")
+            await cursor.execute("COMMIT")
         finally:
+            self._close_cursor(cursor)
             self._transaction = None
 
     async def _rollback_impl(self) -> None:
@@ -344,6 +346,8 @@ class SAConnection:
 
     async def _close(self) -> None:
         transaction = self._transaction
+        while transaction is not None and transaction._parent is not transaction:
+            transaction = transaction._parent  # out of the savepoints
         if transaction is not None and not getattr(transaction, "_is_prepared", False):
             with contextlib.suppress(Exception):
                 await transaction.rollback()
