@@ -16,7 +16,7 @@ import psycopg2.errors
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncResult, async_sessionmaker, create_async_engine
@@ -206,7 +206,7 @@ async def delete_task(session: Session, task: TaskOfPath) -> None:
 
 
 @app.get("/api/changes", response_class=EventSourceResponse)
-async def changes(request: Request) -> AsyncIterator[int]:
+async def changes(request: Request) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: one at once, and one whenever projects or tasks have changed."""
     async for count in request.app.state.changes.stream():
-        yield count
+        yield ServerSentEvent(data=count, retry=1000)

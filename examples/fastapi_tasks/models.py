@@ -21,11 +21,7 @@ class Base(DeclarativeBase):
             "ix": "%(table_name)s_%(column_0_N_name)s_idx",
         }
     )
-    type_annotation_map: ClassVar = {
-        dt.datetime: DateTime(timezone=True),
-        list[str]: ARRAY(Text),
-        dict[str, Any]: JSONB,
-    }
+    type_annotation_map: ClassVar = {dt.datetime: DateTime(timezone=True)}
 
 
 class Project(Base):
@@ -51,8 +47,8 @@ class Task(Base):
     project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
     title: Mapped[str] = mapped_column(String(200))
     due: Mapped[dt.date | None]
-    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
-    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
     done_at: Mapped[dt.datetime | None]
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def running(name, dsn, port=0):
         if service.process.poll() is None:
             complaints = service.stop()
             assert not complaints, complaints
+
+
+def until(condition):
+    """Wait until condition() is true; fail after SECONDS."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {SECONDS} s"
+        time.sleep(0.01)
 
 
 def rows(conn, sql, parameters=None):

@@ -19,7 +19,7 @@ class Page:
         self.browser = browser
 
     def wait(self, condition):
-        return WebDriverWait(self.browser, 20).until(lambda _: condition())
+        return WebDriverWait(self.browser, 20, poll_frequency=0.05).until(lambda _: condition())
 
     def find(self, selector, within=None):
         return (within or self.browser).find_element(By.CSS_SELECTOR, selector)
