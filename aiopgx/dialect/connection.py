@@ -10,7 +10,6 @@ from psycopg2.extensions import (
     STATUS_BEGIN,
     STATUS_PREPARED,
     STATUS_READY,
-    QueryCanceledError,
     Xid,
 )
 from psycopg2.extensions import cursor as plain_cursor
@@ -54,6 +53,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def __init__(self, dbapi: Any, connection: Any) -> None:
         self.dbapi = dbapi
         self._connection = connection
+        connection._cancels_tasks = False
         self._wire = connection._wire
         raw = connection.raw
         self._control = Cursor(
@@ -94,12 +94,13 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         start: a method of the psycopg2 cursor, to execute with it.
         """
         if self._status != STATUS_BEGIN:
-            self._open()
+            self._begin()
         self._run(cursor, operation, parameters, start)
 
-    def _open(self) -> None:
+    def _begin(self) -> None:
+        """Open a transaction if none is open and one is wanted."""
         self._refuse_prepared("execute")
-        if self._opening is not None:
+        if self._status == STATUS_READY and self._opening is not None:
             self._command(self._opening)
             self._status = STATUS_BEGIN
 
@@ -107,12 +108,11 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._run(self._control, operation, parameters)
 
     def _run(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
-        """What `await cursor.execute()` does, without a coroutine.
-
-        A query cancelled by the server raises psycopg2's error: the task was not cancelled.
-        """
+        """What `await cursor.execute()` does, without a coroutine."""
         self._take_turn()
-        wire = self._wire
+        wire, portals = self._wire, self._connection._portals
+        if portals is not None and portals.unsettled:
+            await_only(portals.settle(cursor._timeout))
         refusal = wire.refusal("cursor.execute")
         if refusal is not None:
             raise refusal
@@ -142,8 +142,6 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             if waiter is None and not wire.busy:
                 if start is None:
                     cursor._refused(operation)
-            elif isinstance(exc, QueryCanceledError):
-                cursor._result = cursor._psycopg
             else:
                 cursor._failed(exc, waiter)
             raise
@@ -221,7 +219,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             raise psycopg2.ProgrammingError("tpc_begin cannot be used inside a transaction")
         if self._autocommit:
             raise psycopg2.ProgrammingError("tpc_begin can't be called in autocommit mode")
-        self._open()
+        self._begin()
         self._xid = xid
 
     def tpc_prepare(self) -> None:

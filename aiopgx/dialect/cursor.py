@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor, AsyncAdapt_dbapi_ss_cursor
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
+from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from .._rows import Result, set_rowcount, set_total
 from ..cursor import Cursor
@@ -175,8 +176,11 @@ class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):
         return name
 
 
-class AsyncAdapt_aiopgx_ss_cursor(AsyncAdapt_aiopgx_cursor, AsyncAdapt_dbapi_ss_cursor):
-    """A server-side cursor: rows are fetched when they are asked for."""
+class AsyncAdapt_aiopgx_ss_cursor(AsyncAdapt_aiopgx_cursor):
+    """A server-side cursor: rows are fetched from the server when they are asked for.
+
+    `_cursor` is the `aiopgx.named.NamedCursor`.
+    """
 
     __slots__ = ()
 
@@ -190,5 +194,64 @@ class AsyncAdapt_aiopgx_ss_cursor(AsyncAdapt_aiopgx_cursor, AsyncAdapt_dbapi_ss_
         scrollable: bool | None,
         withhold: bool,
     ) -> None:
-        raise NotImplementedError
+        self._adapt_connection = adapt_connection
+        self._connection = connection = adapt_connection._connection
+        self._cursor = await_only(connection._cursor(name, cursor_factory, scrollable, withhold))
 
+    # Execution
+
+    def execute(self, operation: Any, parameters: Any = None) -> None:
+        self._adapt_connection._begin()
+        self._await(self._cursor.execute(operation, parameters))
+
+    def executemany(self, operation: Any, seq_of_parameters: Iterable[Any]) -> None:
+        """Raise `psycopg2.ProgrammingError`, as callproc() does."""
+        self._await(self._cursor.executemany(operation, seq_of_parameters))
+
+    def callproc(self, procname: str, parameters: Any = None) -> Any:
+        self._await(self._cursor.callproc(procname, parameters))
+
+    def _await(self, awaitable: Any) -> Any:
+        return self._adapt_connection._await(awaitable)
+
+    # Rows
+
+    def fetchone(self) -> Any:
+        return self._await(self._cursor.fetchone())
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self._await(self._cursor.fetchmany(size))
+
+    def fetchall(self) -> Any:
+        return self._await(self._cursor.fetchall())
+
+    def scroll(self, value: int, mode: str = "relative") -> None:
+        self._await(self._cursor.scroll(value, mode))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Fetches `itersize` rows at a time."""
+        while rows := self.fetchmany(self.itersize):
+            yield from rows
+
+    def close(self) -> None:
+        """Free the cursor on the server; from outside of SQLAlchemy's calls, in the background."""
+        closing = self._cursor.close()
+        if not closing.done() and in_greenlet():
+            await_only(closing)
+
+    # Attributes
+
+    @property
+    def rowcount(self) -> int:
+        count: int = self._cursor.rowcount
+        return count
+
+    @property
+    def itersize(self) -> int:
+        """The number of rows that iteration fetches at a time, 2000 at first."""
+        size: int = self._cursor.itersize
+        return size
+
+    @itersize.setter
+    def itersize(self, value: int) -> None:
+        self._cursor.itersize = value
