@@ -81,9 +81,7 @@ class Driver:
         self.version: str = importlib.import_module(name).__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.engine = await self.module.create_engine(
-            dsn, minsize=connections, maxsize=connections
-        )
+        self.engine = await self.module.create_engine(dsn, minsize=connections, maxsize=connections)
 
     async def close(self) -> None:
         self.engine.terminate()

@@ -25,8 +25,8 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeDecorator
 
 pytest_plugins = ("sa_fixtures",)
@@ -103,8 +103,8 @@ SHAPES = {
     "insert": lambda n: PERSON.insert().values(id=n + 10, name=str(n)).returning(PERSON),
     "update": lambda n: PERSON.update().where(PERSON.c.id == n).values(age=n).returning(PERSON),
     "delete": lambda n: PERSON.delete().where(PERSON.c.id == n).returning(PERSON),
-    "lightweight table": lambda n: select(column("id")).select_from(table("person")).where(
-        column("id") == n
+    "lightweight table": lambda n: (
+        select(column("id")).select_from(table("person")).where(column("id") == n)
     ),
     "lambda": lambda n: lambda_stmt(lambda: select(PERSON).where(PERSON.c.id == n)),
 }
@@ -229,7 +229,7 @@ async def test_columns_of_parameters(conn, compilations):
         await conn.execute(insert(PERSON), {"name": "y", "id": key})
     await conn.execute(insert(PERSON), {"id": 5, "age": 1})
     assert len(compilations) == 2
-    assert [row[0] for row in await rows(conn, "SELECT id FROM person ORDER BY 1")] == [1, 2, 3, 4, 5]
+    assert await rows(conn, "SELECT id FROM person ORDER BY 1") == [(n,) for n in range(1, 6)]
 
 
 @OURS

@@ -185,9 +185,7 @@ async def test_select_by_position_is_refused(sa, conn):
     for parameters in ((1,), ([1],), ((1, 2),)):
         with pytest.raises(sa.ArgumentError) as info:
             await conn.execute(BY_ID, *parameters)
-        assert str(info.value) == (
-            "Don't mix sqlalchemy SELECT clause with positional parameters"
-        )
+        assert str(info.value) == ("Don't mix sqlalchemy SELECT clause with positional parameters")
 
 
 @pytest.mark.parametrize(
@@ -653,4 +651,4 @@ async def test_an_error_in_a_processor(conn):
     with pytest.raises(KeyError, match="broken"):
         row["a"]
     with pytest.raises(AttributeError, match="broken"):
-        row.a
+        row.a  # noqa: B018

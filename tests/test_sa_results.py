@@ -98,7 +98,7 @@ async def test_no_such_column_object(sa, row):
 async def test_no_such_attribute(row):
     row = await row
     with pytest.raises(AttributeError) as info:
-        row.nothing
+        row.nothing  # noqa: B018
     assert str(info.value) == "Could not locate column in row for column 'nothing'"
     assert not hasattr(row, "nothing")
     assert getattr(row, "nothing", 5) == 5
@@ -127,8 +127,8 @@ async def test_equality(conn, row):
     row = await row
     other = await (await (await conn).execute("SELECT 1 AS a, 'Ann' AS b, 30 AS c")).first()
     assert row == other and other == row
-    assert row == ONE and ONE == row
-    assert not row != ONE
+    assert row == ONE and ONE == row  # noqa: SIM300
+    assert not row != ONE  # noqa: SIM202
     assert row != TWO and row != list(ONE) and row != dict(row) and row != 5
     assert row.__eq__(5) is NotImplemented
 
@@ -151,7 +151,9 @@ async def test_ambiguous_names(sa, conn):
     row = await (await conn.execute("SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS a")).first()
     assert (row[0], row[1], row[2], row[3], row.b) == (1, 2, 3, 4, 2)
     assert (len(row), list(row), "a" in row) == (4, ["a", "b", "a", "a"], True)
-    message = "Ambiguous column name 'a' in result set! try 'use_labels' option on select statement."
+    message = (
+        "Ambiguous column name 'a' in result set! try 'use_labels' option on select statement."
+    )
     for look in (
         lambda: row["a"],
         lambda: row.a,

@@ -67,7 +67,7 @@ async def test_ended_transactions(sa, conn):
     for end in ("commit", "rollback", "close"):
         transaction = await conn.begin()
         await getattr(transaction, end)()
-        with pytest.raises(sa.InvalidRequestError, match="^This transaction is inactive$"):
+        with pytest.raises(sa.InvalidRequestError, match=r"^This transaction is inactive$"):
             await transaction.commit()
         await transaction.rollback()
         await transaction.close()

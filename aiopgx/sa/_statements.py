@@ -7,8 +7,8 @@ one for each dialect object, so engines with the same dialect share it.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
@@ -67,7 +67,7 @@ class Statement:
         self.result_map = ResultMap(compiled._result_columns)
 
     def bind(
-        self, values: Any, extracted: Sequence[Any] | None = None, collected: Any = None
+        self, values: Any, extracted: Sequence[Any] | None, collected: Any
     ) -> tuple[str, dict[str, Any]]:
         """Return the text and the parameters of one execution.
 
@@ -121,14 +121,14 @@ class Statement:
         return text, processed
 
     def bind_many(
-        self, sets: Sequence[Any], *bound: Any
+        self, sets: Sequence[Any], extracted: Sequence[Any] | None, collected: Any
     ) -> tuple[str, list[dict[str, Any]]]:
         """Return the text and the parameters for each of several sets of values."""
         if self._expanding:
             raise exc.ArgumentError(
                 "a statement with several parameter sets cannot have lists in IN (...)"
             )
-        return self._text, [self.bind(values, *bound)[1] for values in sets]
+        return self._text, [self.bind(values, extracted, collected)[1] for values in sets]
 
 
 def _binds(compiled: Any) -> list[tuple[str, str, int | None, Any]]:

@@ -86,7 +86,8 @@ class SAConnection:
         )
 
     async def _execute(self, query: Any, *multiparams: Any, **params: Any) -> ResultProxy:
-        cursor = await self._open_cursor()
+        cursor = await self._usable().cursor()
+        self._cursors.add(cursor)
         sets = _distill_params(multiparams, params)
         many = len(sets) > 1
         values = sets[0] if sets else sets
@@ -109,12 +110,12 @@ class SAConnection:
                 values = sets[0]
             elif type(values) is not dict:
                 values = _by_name(query, values)
-            statement, *bound = self._compile(query, values, many)
+            statement, extracted, collected = self._compile(query, values, many)
             result_map = statement.result_map
             if many:
-                text, parameters = statement.bind_many(sets, *bound)
+                text, parameters = statement.bind_many(sets, extracted, collected)
             else:
-                text, parameters = statement.bind(values, *bound)
+                text, parameters = statement.bind(values, extracted, collected)
         if many:
             await cursor.executemany(text, parameters)
         else:
@@ -128,10 +129,13 @@ class SAConnection:
         compiled = query.compile(dialect=self._dialect, compile_kwargs=keywords)
         return Statement(compiled), None, None
 
-    async def _open_cursor(self) -> Any:
+    def _usable(self) -> Any:
         if self._connection is None:
             raise exc.ResourceClosedError("This connection is closed.")
-        cursor = await self._connection.cursor()
+        return self._connection
+
+    async def _open_cursor(self) -> Any:
+        cursor = await self._usable().cursor()
         self._cursors.add(cursor)
         return cursor
 
@@ -381,9 +385,7 @@ def _by_name(query: Any, values: Any) -> Any:
     if not values or not isinstance(values, (list, tuple)):
         return values
     if isinstance(query, UpdateBase):
-        return {
-            column.key: value for column, value in zip(query.table.c, values, strict=False)
-        }
+        return {column.key: value for column, value in zip(query.table.c, values, strict=False)}
     raise exc.ArgumentError("Don't mix sqlalchemy SELECT clause with positional parameters")
 
 

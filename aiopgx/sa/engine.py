@@ -19,14 +19,14 @@ from .connection import SAConnection
 def get_dialect(
     json_serializer: Callable[[Any], str] = json.dumps,
     json_deserializer: Callable[[Any], Any] = lambda x: x,
-) -> PGDialect_psycopg2:
+) -> Any:
     """Make a dialect for `create_engine()`.
 
     json_serializer: makes the text of a JSON or JSONB parameter.
     json_deserializer: given to SQLAlchemy's dialect, which leaves JSON results to psycopg2; what
         psycopg2 makes of them is set with `psycopg2.extras.register_default_json()`.
     """
-    dialect = PGDialect_psycopg2(
+    dialect: Any = PGDialect_psycopg2(  # type: ignore[no-untyped-call]
         json_serializer=json_serializer, json_deserializer=json_deserializer
     )
     dialect.statement_compiler = APGCompiler_psycopg2
@@ -235,6 +235,9 @@ class Engine:
         await self.wait_closed()
 
 
+_closing: set[asyncio.Task[None]] = set()
+
+
 class _ConnectionContextManager:
     """What `await engine` gives: `with (await engine) as conn` closes the connection in the end."""
 
@@ -248,5 +251,7 @@ class _ConnectionContextManager:
         return self._conn  # type: ignore[no-any-return]
 
     def __exit__(self, *args: object) -> None:
-        asyncio.ensure_future(self._conn.close(), loop=self._loop)
+        task = asyncio.ensure_future(self._conn.close(), loop=self._loop)
+        _closing.add(task)  # the loop itself would let it be collected
+        task.add_done_callback(_closing.discard)
         self._conn = None

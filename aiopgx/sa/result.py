@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.util.langhelpers import string_or_unprintable
 
+from .._row_proxy import RowCore, proxies
 from . import exc
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _Processor = Callable[[Any], Any] | None
 _REMEMBERED = 256
 
 
-class RowProxy(Mapping[Any, Any]):
+class RowProxy(RowCore, Mapping[Any, Any]):
     """A row: `row.name`, `row["name"]`, `row[0]`, `row[table.c.name]`.
 
     As a mapping its keys are the column names. Values pass SQLAlchemy's result processors when
@@ -27,40 +28,16 @@ class RowProxy(Mapping[Any, Any]):
     result_proxy: the `ResultMetaData`. row: the values, as the cursor gave them.
     """
 
-    __slots__ = ("_result_proxy", "_row")
+    __slots__ = ()
 
-    def __init__(self, result_proxy: "ResultMetaData", row: Sequence[Any]) -> None:
-        self._result_proxy = result_proxy
-        self._row = row
+    __getattr__ = RowCore._attribute
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._result_proxy.keys)
 
-    def __len__(self) -> int:
-        return len(self._row)
-
-    def __getitem__(self, key: Any) -> Any:
-        metadata = self._result_proxy
-        try:
-            processor, index = metadata._keymap[key]
-        except KeyError:
-            processor, index = metadata._key_fallback(key)
-        if index is None:
-            raise exc.InvalidRequestError(
-                f"Ambiguous column name {key!r} in result set! "
-                f"try 'use_labels' option on select statement."
-            )
-        value = self._row[index]
-        return value if processor is None else processor(value)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(error.args[0]) from error
-
     def __contains__(self, key: object) -> bool:
-        return self._result_proxy._has_key(self._row, key)
+        known: bool = self._result_proxy._has_key(self._row, key)
+        return known
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -135,11 +112,7 @@ class ResultMetaData:
         """Find a Column by its label or its key."""
         keymap = self._keymap
         if isinstance(key, ColumnElement):
-            label = key._tq_label  # type: ignore[attr-defined]
-            if label and label in keymap:
-                found = keymap[label]
-            else:
-                found = keymap.get(getattr(key, "key", None))
+            found = keymap.get(key._tq_label) or keymap.get(getattr(key, "key", None))
             if found is not None:
                 if len(keymap) < _REMEMBERED:
                     keymap[key] = found
@@ -149,6 +122,12 @@ class ResultMetaData:
                 f"Could not locate column in row for column {string_or_unprintable(key)!r}"
             )
         return None
+
+    def _ambiguous(self, key: Any) -> NoReturn:
+        raise exc.InvalidRequestError(
+            f"Ambiguous column name {key!r} in result set! "
+            f"try 'use_labels' option on select statement."
+        )
 
     def _has_key(self, row: Any, key: Any) -> bool:
         return key in self._keymap or self._key_fallback(key, False) is not None
@@ -242,8 +221,7 @@ class ResultProxy:
         cursor = self._cursor
         if cursor is None:
             return
-        if not cursor.closed:
-            cursor.close()
+        cursor.close()
         self._cursor = None
 
     def __aiter__(self) -> "ResultProxy":
@@ -273,7 +251,7 @@ class ResultProxy:
         Raises ResourceClosedError if it is closed, also by having no rows; so do the others.
         """
         cursor, metadata = self._open()
-        rows = [RowProxy(metadata, row) for row in await cursor.fetchall()]
+        rows = proxies(RowProxy, metadata, await cursor.fetchall())
         self.close()
         return rows
 
@@ -295,7 +273,7 @@ class ResultProxy:
         rows = await (cursor.fetchmany() if size is None else cursor.fetchmany(size))
         if not rows:
             self.close()
-        return [RowProxy(metadata, row) for row in rows]
+        return proxies(RowProxy, metadata, rows)
 
     async def first(self) -> RowProxy | None:
         """Return the first row, None if there is none, and close the result."""
