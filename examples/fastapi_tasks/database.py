@@ -33,8 +33,14 @@ async def session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
+async def reading_session(request: Request) -> AsyncIterator[AsyncSession]:
+    """Give a request a session that commits nothing: the client may leave in the middle."""
+    async with request.app.state.sessions() as session:
+        yield session
+
+
 # scope="function": committed before the response is sent, so that nobody reads of it too early.
 Session = Annotated[AsyncSession, Depends(session, scope="function")]
 
-# For a response that reads of it while it is sent.
-StreamingSession = Annotated[AsyncSession, Depends(session, scope="request")]
+# scope="request": open while the response is sent, which is read from it.
+StreamingSession = Annotated[AsyncSession, Depends(reading_session, scope="request")]

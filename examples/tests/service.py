@@ -116,11 +116,12 @@ def running(name, dsn, port=0):
 
 
 def until(condition):
-    """Wait until condition() is true; fail after SECONDS."""
+    """Wait until condition() is true and return its value; fail after SECONDS."""
     deadline = time.monotonic() + SECONDS
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"not so within {SECONDS} s"
         time.sleep(0.01)
+    return value
 
 
 def rows(conn, sql, parameters=None):
