@@ -86,7 +86,7 @@ async def create_poll(conn: SAConnection, question: str, labels: list[str], tags
     try:
         async with conn.begin():
             new = poll.insert().values(question=question, tags=tags).returning(poll.c.id)
-            poll_id = await conn.scalar(new)
+            poll_id: int = await conn.scalar(new)
             rows = [
                 {"poll_id": poll_id, "number": number, "label": label}
                 for number, label in enumerate(labels, 1)

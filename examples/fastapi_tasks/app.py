@@ -8,7 +8,7 @@ import csv
 import datetime as dt
 import io
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncResult, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import selectinload
 
 from changes import Changes
@@ -163,17 +163,17 @@ async def export_tasks(session: StreamingSession) -> StreamingResponse:
     )
     result = await session.stream(query.execution_options(yield_per=500))
     return StreamingResponse(
-        csv_lines(result),
+        csv_lines(result.partitions()),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": 'attachment; filename="tasks.csv"'},
     )
 
 
-async def csv_lines(result: AsyncResult[Any]) -> AsyncIterator[str]:
+async def csv_lines(parts: AsyncIterator[Sequence[Any]]) -> AsyncIterator[str]:
     buffer = io.StringIO()
     write = csv.writer(buffer).writerow
     write(["project", "title", "due", "done_at", "tags"])
-    async for rows in result.partitions():
+    async for rows in parts:
         for name, title, due, done_at, tags in rows:
             write([name, title, due, done_at and done_at.isoformat(), " ".join(tags)])
         yield buffer.getvalue()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg2
 from sqlalchemy import text
@@ -43,7 +44,7 @@ class Changes:
             await conn.execution_options(isolation_level="AUTOCOMMIT")
             await conn.execute(text(f"LISTEN {CHANNEL}"))
             await self._move()  # something may have happened while nobody listened
-            driver = (await conn.get_raw_connection()).driver_connection
+            driver: Any = (await conn.get_raw_connection()).driver_connection
             async for _ in driver.notifies:
                 await self._move()
 
