@@ -614,7 +614,8 @@ cdef class Wire:
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
         self.impl = self.query = self.copy_error = None
-        self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
+        if self.state == BUSY:      # else it is lost already, and `conn` may be gone
+            self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         waiter = self._done()
         if waiter is None or copy_error is not None:
             if res != NULL:

@@ -74,12 +74,18 @@ def take(impl):
     return Result.make(take_result(impl), raw, codec, impl, shape, query)
 
 
+def c_int(value):
+    """A C int; raises psycopg2's errors about what is none."""
+    cdef long number = PyLong_AsLong(as_index(value))
+    if not INT_MIN <= number <= INT_MAX:
+        raise OverflowError("signed integer is greater than maximum" if number > 0
+                            else "signed integer is less than minimum")
+    return number
+
+
 def scroll_target(value, mode):
     """The first argument of scroll() as an int; raises psycopg2's errors about either of them."""
-    cdef long target = PyLong_AsLong(as_index(value))
-    if not INT_MIN <= target <= INT_MAX:
-        raise OverflowError("signed integer is greater than maximum" if target > 0
-                            else "signed integer is less than minimum")
+    target = c_int(value)
     if not isinstance(mode, str):
         kind = None if mode is None else type(mode).__name__
         raise TypeError(f"argument 2 must be str, not {kind}")

@@ -207,19 +207,20 @@ class Connection:
     ) -> Cursor:
         if timeout is None:
             timeout = self._timeout
-        if name is None and cursor_factory is None and scrollable is None and not withhold:
-            impl = self._conn.cursor()
-        elif name is None:
-            factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
-            impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
-        else:
-            impl = self._conn.cursor(cursor_factory=cursor_factory)
+        # a connection's own cursor() may take None for a cursor factory
+        factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
+        if name is not None:
+            impl = self._conn.cursor(**factory)
             named = self._named(name, scrollable, withhold)
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
             return NamedCursor(
                 self, impl, named, self._portals, timeout, self._echo, isolation_level
             )
+        if scrollable is None and not withhold:
+            impl = self._conn.cursor(**factory)
+        else:
+            impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
         return Cursor(self, impl, timeout, self._echo, isolation_level)
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:

@@ -5,7 +5,6 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 """
 
 import asyncio
-import operator
 from collections import deque
 from functools import partial
 from types import TracebackType
@@ -21,7 +20,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._core import Wire
 from ._errors import make_error
-from ._rows import SHAPE_TUPLE, scroll_target
+from ._rows import SHAPE_TUPLE, c_int, scroll_target
 from .cursor import Cursor, _refuse_nul
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _SCROLL = {None: b"", False: b"NO SCROLL ", True: b"SCROLL "}
-_INT_MAX = 2**31 - 1
 
 
 class Portal:
@@ -71,6 +69,7 @@ class Portals:
         self._doomed: deque[Portal] = deque()
         self._waiter: asyncio.Future[Any] | None = None  # of the statement that is being executed
         self._listeners: list[asyncio.Future[None]] = []  # told when no such statement is left
+        self._error: BaseException | None = None  # what they are told, the first that came
         self.nothing = create_completed_future(wire.loop)
 
     @property
@@ -91,7 +90,10 @@ class Portals:
 
     def valid(self, portal: Portal) -> bool:
         """Whether the portal can still be there."""
-        return not portal.closed and portal.rests in (None, self._wire.rests)
+        return not portal.closed and self._lasts(portal)
+
+    def _lasts(self, portal: Portal) -> bool:
+        return portal.rests is None or portal.rests == self._wire.rests
 
     def close(self, portal: Portal) -> "asyncio.Future[None]":
         """Free a portal. Awaiting the result waits for it, if it can be done now.
@@ -118,8 +120,7 @@ class Portals:
         wire = self._wire
         if wire.forked or asyncio.get_running_loop() is not wire.loop:
             return  # the statement is going to be refused
-        listener = self._proceed()
-        if listener is not None:
+        while (listener := self._proceed()) is not None:
             # a statement that is cancelled here has not begun: the connection stays open
             await asyncio.wait([listener], timeout=timeout)
             if not listener.done():
@@ -139,7 +140,7 @@ class Portals:
         """Start to close the next portal, if the server can do that now."""
         while self._waiter is None and self._doomed and self._may_send():
             portal = self._doomed[0]
-            if portal.rests in (None, self._wire.rests):
+            if self._lasts(portal):
                 literal = QuotedString(portal.name)
                 literal.prepare(self._wire.raw)
                 self._send(
@@ -183,7 +184,7 @@ class Portals:
         elif self._may_send():
             self._send(b"CLOSE " + self._doomed[0].quoted, self._closed)
         else:
-            self._tell(None)
+            self._tell()
 
     def _closed(self, waiter: "asyncio.Future[Any]") -> None:
         (outcome,) = waiter.result()
@@ -192,15 +193,20 @@ class Portals:
 
     def _over(self, error: BaseException | None) -> None:
         """One portal is done with; go on with the next."""
-        self._doomed.popleft()
-        if error is not None and self._wire.busy:
-            self._wire.close()  # a timeout: the answer was not read
+        portal = self._doomed.popleft()
+        if error is not None:
+            self._error = self._error or error
+            self._open.setdefault(portal.quoted, portal)  # a pool's release shall try again
+            portal.closed = False
+            if self._wire.busy:
+                self._wire.close()  # a timeout: the answer was not read
         self.advance()
         if self._waiter is None:
-            self._tell(error)
+            self._tell()
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _tell(self) -> None:
         listeners, self._listeners = self._listeners, []
+        error, self._error = self._error, None
         for listener in listeners:
             if listener.done():
                 continue
@@ -275,7 +281,11 @@ class NamedCursor(Cursor):
         self._declaration = statement
         self._batch = None
         rests = None if withhold else self._wire.rests
-        await super().execute(statement, timeout=timeout)
+        try:
+            await super().execute(statement, timeout=timeout)
+        except TypeError:
+            self._declaration = None  # a timeout that is none: nothing was sent
+            raise
         self._own(rests)
 
     def _declare(self, operation: Any, parameters: Any) -> bytes:
@@ -354,9 +364,7 @@ class NamedCursor(Cursor):
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Fetch the next rows from the server, at most `size` of them (`arraysize` by default)."""
-        size = self._psycopg.arraysize if size is None else operator.index(size)
-        if not -_INT_MAX <= size <= _INT_MAX:
-            raise OverflowError(f"size must be between -{_INT_MAX} and {_INT_MAX}, not {size}")
+        size = c_int(self._psycopg.arraysize if size is None else size)
         await self._move("cursor.fetchmany", b"FETCH FORWARD %d" % size)
         return await super().fetchmany(size)
 

@@ -251,8 +251,9 @@ class Pool(PoolCore):
         conn = self._put_back(conn)
         if conn is None:
             return self._released
-        if conn._portals is not None and not conn.closed:
-            cleared = conn._portals.close_all()
+        portals = getattr(conn, "_portals", None)  # stand-ins for connections have none
+        if portals is not None:
+            cleared = portals.close_all()
             if cleared is not None:
                 return self._release_later(conn, cleared)
         self._free_or_close(conn)
@@ -266,10 +267,11 @@ class Pool(PoolCore):
 
         def release(_: "asyncio.Future[None]") -> None:
             self._connects.pop(cleared)
-            if cleared.cancelled():
+            if cleared.cancelled() or cleared.exception() is not None:
                 self._discard(conn)
             else:
                 self._free_or_close(conn)
+            self._settle()
             if not released.done():
                 released.set_result(None)
 
@@ -289,8 +291,6 @@ class Pool(PoolCore):
             )
         elif not self._keep(conn):
             self._discard(conn)
-        elif self._closing:
-            self._settle()
 
     def _discard(self, conn: Connection) -> None:
         conn.close()

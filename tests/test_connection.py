@@ -651,13 +651,6 @@ async def test_cursor_positional(impl, connect):
         assert await cursor.fetchone() == ["serializable"]
 
 
-async def test_named_cursor(connect):
-    conn = await connect()
-    with pytest.raises(psycopg2.ProgrammingError) as info:
-        await conn.cursor(name="portal")
-    assert str(info.value) == "asynchronous connections cannot produce named cursors"
-
-
 @pytest.mark.parametrize("factory", [int, object, "DictCursor"])
 async def test_cursor_factory_that_is_none(connect, factory):
     conn = await connect()

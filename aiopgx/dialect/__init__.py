@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg2
 from sqlalchemy import URL, util
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_module
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util.concurrency import await_only
@@ -23,12 +22,12 @@ from .connection import AsyncAdapt_aiopgx_connection
 __all__ = ("PGDialect_aiopgx",)
 
 
-class AsyncAdapt_aiopgx_dbapi(AsyncAdapt_dbapi_module):
+class AsyncAdapt_aiopgx_dbapi:
     """psycopg2 as SQLAlchemy sees it, but for connect()."""
 
     def __init__(self) -> None:
         self.driver = aiopgx
-        self.dbapi_module = psycopg2
+        self.exceptions_module = psycopg2
 
     def __getattr__(self, name: str) -> Any:
         return getattr(psycopg2, name)
@@ -63,7 +62,7 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
     poolclass = AsyncAdaptedQueuePool
 
     def __init__(self, client_encoding: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         # psycopg2's dialect would set it on the connection, where asynchronous ones refuse it
         self._encoding = client_encoding
 
@@ -73,10 +72,11 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
 
     @classmethod
     def load_provisioning(cls) -> None:
-        PGDialect_psycopg2.load_provisioning()  # those of PostgreSQL's dialects
+        # the fixtures of SQLAlchemy's tests, for all of PostgreSQL's dialects
+        PGDialect_psycopg2.load_provisioning()  # type: ignore[no-untyped-call]
 
     def create_connect_args(self, url: URL) -> Any:
-        args, options = super().create_connect_args(url)
+        args, options = super().create_connect_args(url)  # type: ignore[no-untyped-call]
         if self._encoding is not None:
             options["client_encoding"] = self._encoding
         util.coerce_kw_type(options, "timeout", float)
@@ -85,7 +85,7 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
         return args, options
 
     def on_connect(self) -> Any:
-        register = super().on_connect()
+        register = super().on_connect()  # type: ignore[no-untyped-call]
 
         def on_connect(connection: AsyncAdapt_aiopgx_connection) -> None:
             # psycopg2's registries take its own connections only, which can't look up OIDs
@@ -96,7 +96,7 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
         return on_connect
 
     def _hstore_oids(self, connection: Any) -> Any:
-        return super()._hstore_oids(connection.cursor())
+        return super()._hstore_oids(connection.cursor())  # type: ignore[no-untyped-call]
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         dbapi_connection.terminate()

@@ -199,9 +199,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     def _refuse_two_phase(self, name: str) -> None:
         if self._xid is not None:
-            raise psycopg2.ProgrammingError(
-                f"{name} cannot be used during a two-phase transaction"
-            )
+            raise psycopg2.ProgrammingError(f"{name} cannot be used during a two-phase transaction")
 
     def _refuse_prepared(self, name: str) -> None:
         if self._status == STATUS_PREPARED:
@@ -226,9 +224,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._check_open()
         self._refuse_prepared("tpc_prepare")
         if self._xid is None:
-            raise psycopg2.ProgrammingError(
-                "prepare must be called inside a two-phase transaction"
-            )
+            raise psycopg2.ProgrammingError("prepare must be called inside a two-phase transaction")
         self._command("PREPARE TRANSACTION %s", (str(self._xid),))
         self._status = STATUS_PREPARED
 

@@ -1,9 +1,9 @@
 """Fixtures for the dialect `postgresql+aiopgx`.
 
-  url      the `sqlalchemy.URL` of the test module's database, for aiopgx
-  engine   ``engine(url, **options)`` -> an AsyncEngine; disposed after the test
-  both     ``await both(body, **options)``: what body(connection) gives, through psycopg2's dialect
-           and through ours, which must be the same value of the same types, or the same error
+url      the `sqlalchemy.URL` of the test module's database, for aiopgx
+engine   ``engine(url, **options)`` -> an AsyncEngine; disposed after the test
+both     ``await both(body, **options)``: what body(connection) gives, through psycopg2's dialect
+         and through ours, which must be the same value of the same types, or the same error
 """
 
 import re

@@ -172,9 +172,7 @@ async def test_insertmanyvalues_in_batches_with_returning(both):
 
         table.create(connection)
         names = [f"n{i}" for i in range(250)]
-        insert = table.insert().returning(
-            table.c.id, table.c.name, sort_by_parameter_order=True
-        )
+        insert = table.insert().returning(table.c.id, table.c.name, sort_by_parameter_order=True)
         rows = connection.execute(
             insert,
             [{"name": name} for name in names],

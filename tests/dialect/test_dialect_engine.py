@@ -152,9 +152,7 @@ async def test_events_get_a_connection_that_works_like_psycopg2s(engine):
         cursor = dbapi_connection.execute("SELECT %s", (1,))
         seen.append(cursor.fetchall())
         dbapi_connection.rollback()
-        seen.append(
-            dbapi_connection.run_async(lambda conn: conn.execute("SELECT 2")).rowcount
-        )
+        seen.append(dbapi_connection.run_async(lambda conn: conn.execute("SELECT 2")).rowcount)
 
     @sa.event.listens_for(made.sync_engine, "before_cursor_execute", retval=True)
     def before(conn, cursor, statement, parameters, context, executemany):
@@ -339,7 +337,7 @@ def test_terminate_when_the_loop_is_gone(url):
         await connection.scalar(ONE)
         return made, connection, (await connection.get_raw_connection()).dbapi_connection
 
-    made, connection, raw = asyncio.run(main())
+    _made, connection, raw = asyncio.run(main())
     raw.terminate()
     assert raw.closed
     raw.close()
