@@ -1,6 +1,8 @@
 """What is compiled once, what is not, and that it makes no difference; several parameter sets."""
 
 import operator
+import subprocess
+import sys
 
 import psycopg2
 import pytest
@@ -249,6 +251,26 @@ async def test_an_element_without_cache_key(conn, compilations):
     for word in ("a", "b"):
         assert await rows(conn, select(Shouted(word), literal(1))) == [(word.upper(), 1)]
     assert len(compilations) == 2
+
+
+def test_no_advice_on_types_without_cache_ok():
+    """aiopg gives none. Under pytest every warning is an error, so this has its own process."""
+    code = """
+from aiopgx.sa._statements import statement_for
+from aiopgx.sa.engine import get_dialect
+from sqlalchemy import String, literal, select
+from sqlalchemy.types import TypeDecorator
+
+class Own(TypeDecorator):
+    impl = String
+
+statements = [statement_for(select(literal("a", Own)), get_dialect(), [], False)[0] for _ in "ab"]
+print(statements[0] is statements[1])
+"""
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=50
+    )
+    assert (found.stdout, found.stderr) == ("False\n", "")
 
 
 @OURS

@@ -252,11 +252,12 @@ async def test_a_subclass_that_leaves_out_init(sa, make):
     await engine._pool.release(raw)
 
 
-async def test_compile_options_of_a_subclass(sa, make):
+@pytest.mark.parametrize("more", [(), (("render_postcompile", True),)])
+async def test_compile_options_of_a_subclass(sa, make, more):
     engine = await make()
 
     class Literal(sa.SAConnection):
-        _QUERY_COMPILE_KWARGS = (("literal_binds", True),)
+        _QUERY_COMPILE_KWARGS = (("literal_binds", True), *more)
 
     raw = await engine._pool.acquire()
     conn = Literal(raw, engine)
@@ -264,6 +265,15 @@ async def test_compile_options_of_a_subclass(sa, make):
     assert b"SELECT 5" in result.cursor.query or b"SELECT 5" in result.cursor._impl.query
     assert await result.scalar() == 5
     await conn.close()
+
+
+@OURS
+async def test_unknown_compile_options(sa, make):
+    engine = await make()
+    async with engine.acquire() as conn:
+        conn._query_compile_kwargs = {"render_postcompile": True, "note": 1}
+        for wanted in ([1], [1, 2], []):
+            assert await conn.scalar(select(literal(1).in_(wanted))) is (1 in wanted)
 
 
 async def test_replaced_methods_are_called(sa, conn, monkeypatch):

@@ -4,11 +4,12 @@ The cache is SQLAlchemy's own LRUCache, keyed by the cache keys that its stateme
 one for each dialect object, so engines with the same dialect share it.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, SAWarning
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
@@ -16,10 +17,15 @@ from sqlalchemy.util import LRUCache
 from . import exc
 from ._outline import outline
 from .result import ResultMap
+from .utils import RECENT
+
+# aiopg makes no cache keys, so its programs see nothing of this advice.
+warnings.filterwarnings(
+    "ignore", r".* will not produce a cache key", SAWarning, r"aiopgx\.sa\._statements$"
+)
 
 # As many statements as an Engine of SQLAlchemy keeps.
 CACHE_SIZE = 500
-
 
 _Compiler: Any = PGDialect_psycopg2.statement_compiler  # its name depends on the release
 
@@ -103,9 +109,11 @@ class Statement:
     def _construct(self, values: Any) -> tuple[str, dict[str, Any]]:
         """The same by SQLAlchemy's means."""
         compiled = self._compiled
-        escaped = compiled.escaped_bind_names
-        keywords = {"escape_names": False} if escaped else {}
-        parameters: dict[str, Any] = compiled.construct_params(values, **keywords)
+        escaped = compiled.escaped_bind_names or {}
+        parameters: dict[str, Any] = compiled.construct_params(values)
+        if escaped:  # names that can't be in %(name)s; processors go by the original ones
+            originals = {name: original for original, name in escaped.items()}
+            parameters = {originals.get(name, name): v for name, v in parameters.items()}
         processors: dict[str, Any] = compiled._bind_processors
         text = self._text
         if self._expanding:
@@ -190,9 +198,9 @@ def _columns(query: Any, values: Any) -> tuple[str, ...]:
 
 
 def _has_values(query: Any) -> bool:
-    return any(
+    return query._values is not None or any(
         getattr(query, name, None)
-        for name in ("_values", "_multi_values", "_ordered_values", "_select_names", "select")
+        for name in ("_multi_values", "_ordered_values", "_select_names", "select")
     )
 
 
@@ -202,6 +210,6 @@ def _cache_of(dialect: Any) -> Any:
     except AttributeError:
         # A subclass that has not said that its statements may be cached compiles each time.
         # SQLAlchemy's own property would warn, and aiopg doesn't.
-        cachable = type(dialect).__dict__.get("supports_statement_cache")
+        cachable = RECENT and type(dialect).__dict__.get("supports_statement_cache")
         dialect._aiopgx_compiled_cache = LRUCache(CACHE_SIZE) if cachable else None
         return dialect._aiopgx_compiled_cache

@@ -108,7 +108,7 @@ class SAConnection:
             if many:
                 sets = [_by_name(query, values) for values in sets]
                 values = sets[0]
-            elif type(values) is not dict:
+            elif values and type(values) is not dict:
                 values = _by_name(query, values)
             statement, extracted, collected = self._compile(query, values, many)
             result_map = statement.result_map
@@ -126,6 +126,8 @@ class SAConnection:
         keywords = self._query_compile_kwargs
         if keywords == _RENDER_POSTCOMPILE:
             return statement_for(query, self._dialect, values, many)
+        # Statement itself renders lists, at each execution
+        keywords = {name: keywords[name] for name in keywords if name != "render_postcompile"}
         compiled = query.compile(dialect=self._dialect, compile_kwargs=keywords)
         return Statement(compiled), None, None
 

@@ -8,11 +8,15 @@ from sqlalchemy.util.langhelpers import string_or_unprintable
 
 from .._row_proxy import RowCore, proxies
 from . import exc
+from .utils import RECENT
 
 if TYPE_CHECKING:
     from .connection import SAConnection
 
 _Processor = Callable[[Any], Any] | None
+
+# A column's name with its table's.
+_LABEL = "_tq_label" if RECENT else "_label"
 
 # Columns given as keys that a ResultMetaData remembers; it may live as long as the compiled cache.
 _REMEMBERED = 256
@@ -112,7 +116,7 @@ class ResultMetaData:
         """Find a Column by its label or its key."""
         keymap = self._keymap
         if isinstance(key, ColumnElement):
-            found = keymap.get(key._tq_label) or keymap.get(getattr(key, "key", None))
+            found = keymap.get(getattr(key, _LABEL)) or keymap.get(getattr(key, "key", None))
             if found is not None:
                 if len(keymap) < _REMEMBERED:
                     keymap[key] = found
