@@ -1,14 +1,15 @@
-# make demo | test | fuzz | bench | lint | clean
+# make demo | example-fastapi | example-aiohttp | test | test-examples | fuzz | bench | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test), for `python -m fuzz` (make fuzz) or for
-#           `python -m aiopgx bench` (make bench)
+#   ARGS    more arguments, for pytest (make test, test-examples), for `python -m fuzz` (make fuzz),
+#           for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
-# AIOPGX_DSN (demo, bench) or AIOPGX_TEST_DSN (test, fuzz) name a server to use. Without them a
-# throw-away one is started, from an installed PostgreSQL or else from a PyPI package that carries
-# one.
+# AIOPGX_DSN (demo, examples, bench) or AIOPGX_TEST_DSN (tests, fuzz) name a server to use. Without
+# them a throw-away one is started, from an installed PostgreSQL or else from a PyPI package that
+# carries one.
+# AIOPGX_CHROMIUM=required (test-examples) fails where there is no Chromium, instead of skipping.
 # AIOPGX_LONG=1 (test) generates many more values, for many minutes.
 
 PYTHON =
@@ -22,13 +23,22 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo test fuzz bench lint clean
+.PHONY: demo example-fastapi example-aiohttp test test-examples fuzz bench lint clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
 
+example-fastapi: $(VENV)/.examples
+	@exec $(BIN)/python examples/fastapi_tasks $(ARGS)
+
+example-aiohttp: $(VENV)/.examples
+	@exec $(BIN)/python examples/aiohttp_polls $(ARGS)
+
 test: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-examples: $(VENV)/.test-examples
+	@$(BIN)/python -m pytest examples $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	@$(BIN)/python -m fuzz $(ARGS)
@@ -48,19 +58,29 @@ clean:
 
 # Each stamp stands for an installation with the extras of its name, as new as the sources.
 
+# $(call install,EXTRAS,VARIABLE,MORE): with a server if there is none and VARIABLE names none.
+define install
+@extras=$(1); \
+if [ -z "$$$(2)" ] && $(NO_SERVER); then extras=$$extras,server; fi; \
+echo "building and installing aiopgx[$$extras] in $(VENV)"; \
+$(PIP) --editable ".[$$extras]" $(3)
+endef
+
 $(VENV)/.bench: $(BIN)/pip $(SOURCES)
-	@extras=bench; \
-	if [ -z "$$AIOPGX_DSN" ] && $(NO_SERVER); then extras=bench,server; fi; \
-	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
-	$(PIP) --editable ".[$$extras]"
+	$(call install,bench,AIOPGX_DSN)
+	@touch $@
+
+$(VENV)/.examples: $(BIN)/pip $(SOURCES)
+	$(call install,examples,AIOPGX_DSN)
+	@touch $@
+
+$(VENV)/.test-examples: $(BIN)/pip $(SOURCES)
+	$(call install,test-examples,AIOPGX_TEST_DSN)
 	@touch $@
 
 $(VENV)/.test$(SQLALCHEMY): $(BIN)/pip $(SOURCES)
-	@extras=test; \
-	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras=test,server; fi; \
-	echo "building and installing aiopgx[$$extras] in $(VENV)"; \
-	$(PIP) --editable ".[$$extras]" $(SQLALCHEMY:%="sqlalchemy==%.*")
-	@rm -f $(VENV)/.test*; touch $@
+	$(call install,test,AIOPGX_TEST_DSN,$(SQLALCHEMY:%="sqlalchemy==%.*"))
+	@rm -f $(VENV)/.test $(VENV)/.test[0-9]*; touch $@
 
 $(VENV)/.fuzz: $(BIN)/pip
 	@extras=; \

@@ -5,6 +5,7 @@ layout is compared with psycopg2's own at import; where it differs the native ro
 """
 
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport strlen, strncmp
 
 import codecs
@@ -94,6 +95,8 @@ cdef object decode(object codec, const char *text):
     """A text of the server or of libpq; never fails on bytes that are not valid."""
     if text == NULL:
         return None
+    if codec is utf8_codec:
+        return PyUnicode_DecodeUTF8(text, strlen(text), "replace")
     return codec(text[:strlen(text)], "replace")[0]
 
 

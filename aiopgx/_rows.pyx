@@ -314,6 +314,13 @@ cdef class Result:
         return self.columns_seen
 
     @property
+    def returns_rows(self):
+        """Whether `description` is not None."""
+        if self.handed_over:
+            return self.impl.description is not None
+        return self.columns is not None
+
+    @property
     def rowcount(self):
         """The number of rows given or changed, -1 if unknown."""
         return self.impl.rowcount if self.handed_over else self.count
@@ -344,13 +351,11 @@ cdef class Result:
 
     cdef tuple names(self):
         cdef int i
-        cdef const char *name
         cdef PGresult *res = self.res       # maybe another's before this ends, but alive
         if self.column_names is None:
             names = []
             for i in range(<int>self.columns.count):
-                name = pq.fname(res, i)
-                names.append(self.codec(name[:strlen(name)], "replace")[0])
+                names.append(decode(self.codec, pq.fname(res, i)))
             self.column_names = tuple(names)
         return self.column_names
 

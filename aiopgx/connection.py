@@ -97,6 +97,7 @@ class Connection:
     """
 
     _source_traceback: traceback.StackSummary | None = None
+    _cancels_tasks = True  # by a query that the server cancels; not in the SQLAlchemy dialect
     _portals: Portals | None = None  # once there was a server-side cursor
 
     def __init__(

@@ -1,0 +1,105 @@
+"""The SQLAlchemy dialect `postgresql+aiopgx`.
+
+    engine = create_async_engine("postgresql+aiopgx://user@host/db")
+
+It is SQLAlchemy's psycopg2 dialect on an asyncio driver: types, options and errors are the same.
+New in aiopgx.
+"""
+
+import asyncio
+from typing import Any
+
+import psycopg2
+from sqlalchemy import URL, util
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util.concurrency import await_only
+
+import aiopgx
+
+from .connection import AsyncAdapt_aiopgx_connection
+
+__all__ = ("PGDialect_aiopgx",)
+
+
+class AsyncAdapt_aiopgx_dbapi:
+    """psycopg2 as SQLAlchemy sees it, but for connect()."""
+
+    def __init__(self) -> None:
+        self.driver = aiopgx
+        self.exceptions_module = psycopg2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg2, name)
+
+    def connect(self, *args: Any, **kwargs: Any) -> AsyncAdapt_aiopgx_connection:
+        creator = kwargs.pop("async_creator_fn", _connect)
+        return AsyncAdapt_aiopgx_connection(self, await_only(creator(*args, **kwargs)))
+
+
+async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:
+    """An aiopgx.Connection as psycopg2 would have made it.
+
+    Statements have no time limit unless `timeout` gives one. libpq leaves `connect_timeout` to
+    those who wait for it.
+    """
+    options = {"timeout": None, "enable_json": False, "enable_uuid": False, "enable_hstore": False}
+    connecting = aiopgx.connect(*args, **{**options, **kwargs})
+    limit = int(kwargs.get("connect_timeout") or 0)
+    if limit <= 0:
+        return await connecting
+    try:
+        return await asyncio.wait_for(connecting, limit)
+    except asyncio.TimeoutError:
+        raise psycopg2.OperationalError(f"connection timeout of {limit} s expired") from None
+
+
+class PGDialect_aiopgx(PGDialect_psycopg2):
+    driver = "aiopgx"
+    is_async = True
+    supports_statement_cache = True
+    has_terminate = True
+    poolclass = AsyncAdaptedQueuePool
+
+    def __init__(self, client_encoding: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        # psycopg2's dialect would set it on the connection, where asynchronous ones refuse it
+        self._encoding = client_encoding
+
+    @classmethod
+    def import_dbapi(cls) -> AsyncAdapt_aiopgx_dbapi:
+        return AsyncAdapt_aiopgx_dbapi()
+
+    @classmethod
+    def load_provisioning(cls) -> None:
+        # the fixtures of SQLAlchemy's tests, for all of PostgreSQL's dialects
+        PGDialect_psycopg2.load_provisioning()  # type: ignore[no-untyped-call]
+
+    def create_connect_args(self, url: URL) -> Any:
+        args, options = super().create_connect_args(url)  # type: ignore[no-untyped-call]
+        if self._encoding is not None:
+            options["client_encoding"] = self._encoding
+        util.coerce_kw_type(options, "timeout", float)
+        for name in ("echo", "enable_json", "enable_uuid", "enable_hstore"):
+            util.coerce_kw_type(options, name, bool)
+        return args, options
+
+    def on_connect(self) -> Any:
+        register = super().on_connect()  # type: ignore[no-untyped-call]
+
+        def on_connect(connection: AsyncAdapt_aiopgx_connection) -> None:
+            # psycopg2's registries take its own connections only, which can't look up OIDs
+            if self.use_native_hstore:
+                self._hstore_oids(connection)
+            register(connection.driver_connection.raw)
+
+        return on_connect
+
+    def _hstore_oids(self, connection: Any) -> Any:
+        return super()._hstore_oids(connection.cursor())  # type: ignore[no-untyped-call]
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        dbapi_connection.terminate()
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        return connection.driver_connection

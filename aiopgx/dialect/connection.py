@@ -1,0 +1,412 @@
+"""The connection that SQLAlchemy sees: psycopg2's synchronous one, over an `aiopgx.Connection`."""
+
+import asyncio
+import re
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import psycopg2
+from psycopg2.extensions import (
+    STATUS_BEGIN,
+    STATUS_PREPARED,
+    STATUS_READY,
+    Xid,
+)
+from psycopg2.extensions import cursor as plain_cursor
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from .._rows import SHAPE_FOREIGN, Result
+from ..cursor import Cursor, _refuse_nul
+from ..log import logger
+from ..utils import trim
+from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor
+from .session import Characteristics, level_of, switch_of
+
+_T = TypeVar("_T")
+
+_UNCHANGED: Any = object()
+
+
+class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
+    """A connection with psycopg2's methods, to be called where SQLAlchemy calls its drivers.
+
+    As on psycopg2, a transaction is opened by the first statement, with the isolation level that
+    was set, unless `autocommit` is set. `driver_connection` is the `aiopgx.Connection`; what isn't
+    found here (`info`, `encoding`, `server_version` ...) is that of its `raw`, the psycopg2
+    connection.
+    """
+
+    __slots__ = (
+        "_autocommit",
+        "_characteristics",
+        "_control",
+        "_opening",
+        "_status",
+        "_waiter",
+        "_wire",
+        "_xid",
+    )
+
+    _connection: Any
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        self.dbapi = dbapi
+        self._connection = connection
+        connection._cancels_tasks = False
+        self._wire = connection._wire
+        raw = connection.raw
+        self._control = Cursor(
+            connection,
+            raw.cursor(cursor_factory=plain_cursor),
+            connection.timeout,
+            connection.echo,
+        )
+        self._waiter: asyncio.Future[Any] | None = None
+        self._status: int = STATUS_READY
+        self._xid: Any = None
+        self._autocommit = False
+        self._characteristics = Characteristics()
+        self._opening: str | None = self._characteristics.begin()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._connection.raw, name)
+
+    def cursor(  # type: ignore[override]
+        self,
+        name: str | None = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> AsyncAdapt_aiopgx_cursor:
+        """Make a cursor, a server-side one if it has a name."""
+        if name is None:
+            return AsyncAdapt_aiopgx_cursor(self, cursor_factory)
+        return AsyncAdapt_aiopgx_ss_cursor(self, name, cursor_factory, scrollable, withhold)
+
+    # Execution
+
+    def _execute(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
+        """Execute a statement on `cursor`, in a transaction unless in autocommit.
+
+        start: a method of the psycopg2 cursor, to execute with it.
+        """
+        if self._status != STATUS_BEGIN:
+            self._begin()
+        self._run(cursor, operation, parameters, start)
+
+    def _begin(self) -> None:
+        """Open a transaction if none is open and one is wanted."""
+        self._refuse_prepared("execute")
+        if self._status == STATUS_READY and self._opening is not None:
+            self._command(self._opening)
+            self._status = STATUS_BEGIN
+
+    def _command(self, operation: str, parameters: Any = None) -> None:
+        self._run(self._control, operation, parameters)
+
+    def _run(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
+        """What `await cursor.execute()` does, without a coroutine."""
+        self._take_turn()
+        wire, portals = self._wire, self._connection._portals
+        if portals is not None and portals.unsettled:
+            await_only(portals.settle(cursor._timeout))
+        refusal = wire.refusal("cursor.execute")
+        if refusal is not None:
+            raise refusal
+        if cursor._echo:
+            logger.info(operation)
+            logger.info("%r", parameters)
+        if start is None and cursor._shape == SHAPE_FOREIGN:
+            start = cursor._psycopg.execute
+        waiter = outcome = None
+        try:
+            if start is None:
+                waiter = wire.execute(
+                    cursor._psycopg, cursor._shape, operation, parameters, cursor._timeout
+                )
+            else:
+                _refuse_nul(operation)
+                cursor._hand_over()
+                waiter = wire.execute_foreign(start, operation, parameters, cursor._timeout)
+            self._waiter = waiter
+            outcome = await_only(waiter).pop()
+            if type(outcome) is Result:
+                cursor._result = outcome
+            elif outcome is not None:
+                raise outcome
+        except BaseException as exc:
+            trim(exc)
+            if waiter is None and not wire.busy:
+                if start is None:
+                    cursor._refused(operation)
+            else:
+                cursor._failed(exc, waiter)
+            raise
+        finally:
+            del waiter, outcome  # an exception must not hold itself, by way of this frame
+
+    def _take_turn(self) -> None:
+        """Wait until no other task executes on this connection."""
+        if not in_greenlet():
+            await_only(None)  # type: ignore[arg-type]  # raises SQLAlchemy's MissingGreenlet
+        while self._waiter is not None and not self._waiter.done():
+            await_only(asyncio.wait([self._waiter]))
+
+    def _await(self, awaitable: Awaitable[_T]) -> _T:
+        """Wait for something of several steps; nothing else executes meanwhile."""
+        self._take_turn()
+        self._waiter = done = self._connection._loop.create_future()
+        try:
+            return await_only(awaitable)
+        finally:
+            done.set_result(None)
+
+    # Transactions
+
+    def commit(self) -> None:
+        self._check_open()
+        self._refuse_two_phase("commit")
+        if self._status == STATUS_BEGIN:
+            self._end("COMMIT")
+
+    def rollback(self) -> None:
+        self._check_open()
+        self._refuse_two_phase("rollback")
+        self._rollback()
+
+    def _rollback(self) -> None:
+        if self._status == STATUS_BEGIN:
+            self._command("ROLLBACK")
+            self._status = STATUS_READY
+
+    def _end(self, operation: str, parameters: Any = None) -> None:
+        try:
+            self._command(operation, parameters)
+        finally:
+            self._status = STATUS_READY  # a COMMIT that fails has rolled back
+
+    @property
+    def status(self) -> int:
+        """psycopg2's STATUS_READY, STATUS_BEGIN or STATUS_PREPARED."""
+        return self._status
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise psycopg2.InterfaceError("connection already closed")
+
+    def _refuse_two_phase(self, name: str) -> None:
+        if self._xid is not None:
+            raise psycopg2.ProgrammingError(f"{name} cannot be used during a two-phase transaction")
+
+    def _refuse_prepared(self, name: str) -> None:
+        if self._status == STATUS_PREPARED:
+            raise psycopg2.ProgrammingError(
+                f"{name} cannot be used with a prepared two-phase transaction"
+            )
+
+    # Two-phase transactions
+
+    def tpc_begin(self, xid: Any) -> None:
+        """Open a transaction that tpc_prepare() can prepare; xid: str, or what xid() gives."""
+        xid = _xid_of(xid)
+        self._check_open()
+        if self._status != STATUS_READY:
+            raise psycopg2.ProgrammingError("tpc_begin cannot be used inside a transaction")
+        if self._autocommit:
+            raise psycopg2.ProgrammingError("tpc_begin can't be called in autocommit mode")
+        self._begin()
+        self._xid = xid
+
+    def tpc_prepare(self) -> None:
+        self._check_open()
+        self._refuse_prepared("tpc_prepare")
+        if self._xid is None:
+            raise psycopg2.ProgrammingError("prepare must be called inside a two-phase transaction")
+        self._command("PREPARE TRANSACTION %s", (str(self._xid),))
+        self._status = STATUS_PREPARED
+
+    def tpc_commit(self, xid: Any = None) -> None:
+        """End the two-phase transaction, or that of another session with the given xid."""
+        self._finish_two_phase("COMMIT", xid)
+
+    def tpc_rollback(self, xid: Any = None) -> None:
+        """As tpc_commit()."""
+        self._finish_two_phase("ROLLBACK", xid)
+
+    def _finish_two_phase(self, verb: str, xid: Any) -> None:
+        self._check_open()
+        if xid is not None:
+            if self._status != STATUS_READY:
+                raise psycopg2.ProgrammingError(
+                    "tpc_commit/tpc_rollback with a xid must be called outside a transaction"
+                )
+            self._command(f"{verb} PREPARED %s", (str(_xid_of(xid)),))
+            return
+        if self._xid is None:
+            raise psycopg2.ProgrammingError(
+                "tpc_commit/tpc_rollback with no parameter must be called "
+                "in a two-phase transaction"
+            )
+        if self._status == STATUS_PREPARED:
+            self._command(f"{verb} PREPARED %s", (str(self._xid),))
+            self._status = STATUS_READY
+        else:
+            self._end(verb)
+        self._xid = None
+
+    def tpc_recover(self) -> list[Any]:
+        """The transactions that are prepared on the server, as psycopg2.extensions.Xid."""
+        self._check_open()
+        self._refuse_prepared("tpc_recover")
+        cursor = self.cursor(cursor_factory=plain_cursor)
+        was = self._status
+        cursor.execute("SELECT gid FROM pg_prepared_xacts")
+        xids = [Xid.from_string(gid) for (gid,) in cursor.fetchall()]
+        cursor.close()
+        if was == STATUS_READY:
+            self._rollback()
+        return xids
+
+    # The session's characteristics
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether no transactions are opened. Set it outside a transaction only."""
+        return self._autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self.set_session(autocommit=value)
+
+    @property
+    def isolation_level(self) -> int | None:
+        """psycopg2's number, None for the server's default."""
+        return self._characteristics.level
+
+    @isolation_level.setter
+    def isolation_level(self, value: Any) -> None:
+        self._set_session(level=level_of(value))
+
+    def set_isolation_level(self, level: int | None) -> None:
+        """Roll back; then set an isolation level by psycopg2's number, or 0 for autocommit."""
+        self._check_open()
+        self._refuse_prepared('"isolation_level"')
+        if level is not None and not 0 <= level <= 4:
+            raise ValueError("isolation level must be between 0 and 4")
+        self._rollback()
+        if level == 0:
+            self._set_session(autocommit=True)
+        else:
+            self._set_session(level=level, autocommit=False)
+
+    @property
+    def readonly(self) -> bool | None:
+        """Whether transactions are read-only, None for the server's default."""
+        return self._characteristics.readonly
+
+    @readonly.setter
+    def readonly(self, value: Any) -> None:
+        self._set_session(readonly=switch_of(value))
+
+    @property
+    def deferrable(self) -> bool | None:
+        """Whether transactions are deferrable, None for the server's default."""
+        return self._characteristics.deferrable
+
+    @deferrable.setter
+    def deferrable(self, value: Any) -> None:
+        self._set_session(deferrable=switch_of(value))
+
+    def set_session(
+        self,
+        isolation_level: Any = None,
+        readonly: Any = None,
+        deferrable: Any = None,
+        autocommit: Any = None,
+    ) -> None:
+        """Set several at once, as psycopg2 does; None leaves one as it is."""
+        self._set_session(
+            _UNCHANGED if isolation_level is None else level_of(isolation_level),
+            _UNCHANGED if readonly is None else switch_of(readonly),
+            _UNCHANGED if deferrable is None else switch_of(deferrable),
+            _UNCHANGED if autocommit is None else bool(autocommit),
+        )
+
+    def _set_session(
+        self,
+        level: Any = _UNCHANGED,
+        readonly: Any = _UNCHANGED,
+        deferrable: Any = _UNCHANGED,
+        autocommit: Any = _UNCHANGED,
+    ) -> None:
+        self._check_open()
+        if self._status != STATUS_READY:
+            raise psycopg2.ProgrammingError("set_session cannot be used inside a transaction")
+        old = self._characteristics
+        new = Characteristics(
+            old.level if level is _UNCHANGED else level,
+            old.readonly if readonly is _UNCHANGED else readonly,
+            old.deferrable if deferrable is _UNCHANGED else deferrable,
+        )
+        was = self._autocommit
+        becomes = was if autocommit is _UNCHANGED else autocommit
+        # without BEGIN they are in the server's settings; as psycopg2, only what changes is sent
+        if becomes:
+            self._configure(old, new)
+        elif was:
+            self._configure(old, Characteristics())
+        self._characteristics, self._autocommit = new, becomes
+        self._opening = None if becomes else new.begin()
+
+    def _configure(self, old: Characteristics, new: Characteristics) -> None:
+        before = old.settings()
+        for name, value in new.settings().items():
+            if value != before[name]:
+                self._command(f"SET {name} TO {value}")
+
+    def set_client_encoding(self, encoding: str) -> None:
+        """Refused, unless it is the connection's: give `client_encoding` when connecting."""
+        self._check_open()
+        if re.sub(r"[^0-9A-Z]", "", encoding.upper()) != self._connection.encoding:
+            raise psycopg2.ProgrammingError(
+                "set_client_encoding cannot be used in asynchronous mode: "
+                f"give client_encoding={encoding!r} to create_async_engine()"
+            )
+
+    # What needs no server
+
+    @property
+    def notices(self) -> Any:
+        """The last messages of the server below an error, 50 at most."""
+        return self._connection._conn.notices
+
+    @notices.setter
+    def notices(self, value: Any) -> None:
+        self._connection.raw.notices = value
+
+    @property
+    def closed(self) -> int:
+        """0 while the connection is open, else not 0."""
+        closed: int = self._wire.closed
+        return closed
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is lost. Waits for nothing."""
+        self._connection.close()
+
+    def terminate(self) -> None:
+        """The same, for SQLAlchemy's pool, from anywhere: also when the loop is gone."""
+        self._connection.close()
+
+
+def _xid_of(value: Any) -> Any:
+    if isinstance(value, Xid):
+        return value
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        raise TypeError("not a valid transaction id")
+    return Xid.from_string(value)
