@@ -28,7 +28,7 @@ async def test_the_examples_work(engine, url, monkeypatch, capsys):
     namespace = {}
     for source in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
         exec(compile(source, str(DOCS), "exec"), namespace)
-        for name in [name for name in re.findall(r"^async def (\w+)", source, re.MULTILINE)]:
+        for name in re.findall(r"^async def (\w+)", source, re.MULTILINE):
             await namespace[name]()
     assert len(made) == 2
     assert capsys.readouterr().out.split("\n") == [*EXPECTED, ""]
