@@ -617,8 +617,8 @@ cdef class Wire:
     cdef int _finish(self) except -1:
         """All is read: give the waiter its Result or its exception."""
         cdef PGresult *res = self.result
-        if self.queued is not None and res != NULL and not self.waiter.done() \
-                and pq.resultStatus(res) == PGRES_COMMAND_OK:
+        if self.queued is not None and self.state == BUSY and res != NULL \
+                and pq.resultStatus(res) == PGRES_COMMAND_OK and not self.waiter.done():
             return self._go_on()
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
