@@ -37,6 +37,7 @@ class Wire:
         operation: Any,
         parameters: Any,
         timeout: float | None,
+        opening: bytes | None = None,
     ) -> asyncio.Future[list[Any]]: ...
     def execute_foreign(
         self,

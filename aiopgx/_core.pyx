@@ -178,6 +178,7 @@ cdef class Wire:
     cdef object waiter
     cdef object impl
     cdef object query
+    cdef bytes queued               # what is sent when an `opening` has gone well
     cdef object copy_error
     cdef int shape
     cdef list texts                 # of notices that nobody has seen yet
@@ -247,10 +248,11 @@ cdef class Wire:
         self._on_connecting()
         return waiter
 
-    def execute(self, impl, int shape, operation, parameters, timeout):
+    def execute(self, impl, int shape, operation, parameters, timeout, bytes opening=None):
         """Send one statement on the native road; the future gets [its Result]. After refusal().
 
         psycopg2 adapts the parameters, so that the text is what it would have sent.
+        opening: a command such as BEGIN to execute before; if it fails, that is the outcome.
         """
         cdef bytes query = None
         check_timeout(timeout)
@@ -273,6 +275,10 @@ cdef class Wire:
             raise make_error(
                 psycopg2.ProgrammingError,
                 "execute cannot be used while an asynchronous query is underway", impl)
+        self.queued = None
+        if opening is not None:
+            self.queued = query
+            query = opening
         if pq.status(self.conn) != CONNECTION_OK or not pq.sendQuery(
                 self.conn, PyBytes_AS_STRING(query)):
             raise self._broken()
@@ -614,6 +620,9 @@ cdef class Wire:
     cdef int _finish(self) except -1:
         """All is read: give the waiter its Result or its exception."""
         cdef PGresult *res = self.result
+        if self.queued is not None and self.state == BUSY and res != NULL \
+                and pq.resultStatus(res) == PGRES_COMMAND_OK and not self.waiter.done():
+            return self._go_on()
         impl, query, copy_error = self.impl, self.query, self.copy_error
         self.result = NULL
         self.impl = self.query = self.copy_error = None
@@ -632,6 +641,17 @@ cdef class Wire:
             self._closed_elsewhere()
         elif self.state != CLOSED:
             self._collect_notifies()
+        return 0
+
+    cdef int _go_on(self) except -1:
+        """The opening has gone well: send the statement itself."""
+        pq.clear(self.result)
+        self.result = NULL
+        self.query, self.queued = self.queued, None
+        if pq.sendQuery(self.conn, PyBytes_AS_STRING(self.query)):
+            self._flush()
+        else:
+            self._answer(self._broken())
         return 0
 
     cdef int _conclude(self, waiter, PGresult *res, impl, query) except -1:

@@ -10,6 +10,7 @@ from psycopg2.extensions import (
     STATUS_BEGIN,
     STATUS_PREPARED,
     STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
     Xid,
 )
 from psycopg2.extensions import cursor as plain_cursor
@@ -67,7 +68,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._xid: Any = None
         self._autocommit = False
         self._characteristics = Characteristics()
-        self._opening: str | None = self._characteristics.begin()
+        self._opening: bytes | None = self._characteristics.begin()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -93,39 +94,69 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
         start: a method of the psycopg2 cursor, to execute with it.
         """
-        if self._status != STATUS_BEGIN:
-            self._begin()
-        self._run(cursor, operation, parameters, start)
+        self._take_turn()
+        if start is None and cursor._shape == SHAPE_FOREIGN:
+            start = cursor._psycopg.execute
+        if self._status == STATUS_READY and self._opening is not None and start is None:
+            self._open(cursor, operation, parameters)
+        else:
+            if self._status != STATUS_BEGIN:
+                self._begin()
+                self._take_turn()
+            self._run(cursor, operation, parameters, start)
+
+    def _open(self, cursor: Cursor, operation: Any, parameters: Any) -> None:
+        """BEGIN and a statement, without coming back here between them."""
+        try:
+            self._run(cursor, operation, parameters, opening=self._opening)
+        except BaseException:
+            if self._connection.raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+                self._status = STATUS_BEGIN
+            raise
+        self._status = STATUS_BEGIN
 
     def _begin(self) -> None:
         """Open a transaction if none is open and one is wanted."""
+        self._take_turn()
         self._refuse_prepared("execute")
         if self._status == STATUS_READY and self._opening is not None:
             self._command(self._opening)
             self._status = STATUS_BEGIN
 
-    def _command(self, operation: str, parameters: Any = None) -> None:
-        self._run(self._control, operation, parameters)
-
-    def _run(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
-        """What `await cursor.execute()` does, without a coroutine."""
+    def _command(self, operation: str | bytes, parameters: Any = None) -> None:
         self._take_turn()
-        wire, portals = self._wire, self._connection._portals
-        if portals is not None and portals.unsettled:
-            await_only(portals.settle(cursor._timeout))
+        control = self._control
+        start = control._psycopg.execute if control._shape == SHAPE_FOREIGN else None
+        self._run(control, operation, parameters, start)
+
+    def _run(
+        self,
+        cursor: Cursor,
+        operation: Any,
+        parameters: Any,
+        start: Any = None,
+        opening: bytes | None = None,
+    ) -> None:
+        """What `await cursor.execute()` does, without a coroutine. After _take_turn()."""
+        wire = self._wire
         refusal = wire.refusal("cursor.execute")
         if refusal is not None:
             raise refusal
         if cursor._echo:
+            if opening is not None:
+                logger.info(opening)
             logger.info(operation)
             logger.info("%r", parameters)
-        if start is None and cursor._shape == SHAPE_FOREIGN:
-            start = cursor._psycopg.execute
         waiter = outcome = None
         try:
             if start is None:
                 waiter = wire.execute(
-                    cursor._psycopg, cursor._shape, operation, parameters, cursor._timeout
+                    cursor._psycopg,
+                    cursor._shape,
+                    operation,
+                    parameters,
+                    cursor._timeout,
+                    opening,
                 )
             else:
                 _refuse_nul(operation)
@@ -149,11 +180,20 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             del waiter, outcome  # an exception must not hold itself, by way of this frame
 
     def _take_turn(self) -> None:
-        """Wait until no other task executes on this connection."""
+        """Wait until no other task executes here, and forgotten server-side cursors are closed."""
         if not in_greenlet():
             await_only(None)  # type: ignore[arg-type]  # raises SQLAlchemy's MissingGreenlet
-        while self._waiter is not None and not self._waiter.done():
-            await_only(asyncio.wait([self._waiter]))
+        connection = self._connection
+        settled = False
+        while True:
+            waiter, portals = self._waiter, connection._portals
+            if waiter is not None and not waiter.done():
+                await_only(asyncio.wait([waiter]))
+            elif portals is not None and (portals.busy or (portals.unsettled and not settled)):
+                settled = True
+                await_only(portals.settle(connection._timeout))
+            else:
+                return
 
     def _await(self, awaitable: Awaitable[_T]) -> _T:
         """Wait for something of several steps; nothing else executes meanwhile."""

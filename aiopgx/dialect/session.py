@@ -52,7 +52,7 @@ class Characteristics:
         self.readonly = readonly
         self.deferrable = deferrable
 
-    def begin(self) -> str:
+    def begin(self) -> bytes:
         """The statement that opens a transaction with them."""
         words = ["BEGIN"]
         if self.level is not None:
@@ -61,7 +61,7 @@ class Characteristics:
             words.append("READ ONLY" if self.readonly else "READ WRITE")
         if self.deferrable is not None:
             words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
-        return " ".join(words)
+        return " ".join(words).encode()
 
     def settings(self) -> dict[str, str]:
         """The same as the server's settings, for sessions that open no transactions."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import socket
 import time
 import warnings
@@ -280,11 +281,27 @@ async def test_timeout_of_statements(engine):
         assert await connection.scalar(PID) != pid
 
 
-async def test_tasks_take_turns_on_a_connection(engine):
+async def test_tasks_take_turns_on_a_connection(engine, caplog):
+    caplog.set_level(logging.INFO, "sqlalchemy.dialects.postgresql")
     async with engine().connect() as connection:
         query = sa.text("SELECT pg_backend_pid(), CAST(:i AS int), pg_sleep(0.01)")
         rows = await asyncio.gather(*(connection.execute(query, {"i": i}) for i in range(10)))
         assert [row.one()[1] for row in rows] == list(range(10))
+    assert not caplog.records  # there was one BEGIN
+
+
+async def test_streams_and_statements_take_turns(engine, caplog):
+    caplog.set_level(logging.INFO, "sqlalchemy.dialects.postgresql")
+
+    async def stream(connection, n):
+        result = await connection.stream(sa.text(f"SELECT g FROM generate_series(1, {n}) g"))
+        return len([row async for row in result])
+
+    async with engine().connect() as connection:
+        lengths = [stream(connection, n) for n in (3, 700, 20, 3000)]
+        values = [connection.scalar(ONE) for _ in range(20)]
+        assert await asyncio.gather(*lengths, *values) == [3, 700, 20, 3000, *[1] * 20]
+    assert not caplog.records
 
 
 async def test_outside_of_a_greenlet_nothing_is_sent(engine):

@@ -3,7 +3,9 @@
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from psycopg2.extensions import Xid
+from psycopg2.extensions import STATUS_BEGIN, TRANSACTION_STATUS_INTRANS, Xid
+
+import aiopgx
 
 
 def state(conn):
@@ -315,3 +317,36 @@ async def test_statements_are_sent_as_they_are(engine):
             await connection.execute(sa.text("SELECT nothing"))
     assert caught.value.orig.diag.statement_position == "8"
     assert caught.value.orig.cursor.query == b"SELECT nothing"
+
+
+async def test_a_begin_that_fails_is_the_statements_error(engine):
+    async with engine().connect() as connection:
+
+        def body(connection):
+            conn = connection.connection.dbapi_connection
+            conn._opening = b"BEGIN ISOLATION LEVEL NONSENSE"
+            cursor = conn.cursor()
+            with pytest.raises(psycopg2.errors.SyntaxError) as caught:
+                cursor.execute("SELECT 1")
+            return str(caught.value), conn.status, conn.get_transaction_status()
+
+        text, *states = await connection.run_sync(body)
+        assert "NONSENSE" in text and states == [1, 0]
+
+
+async def test_a_parameter_that_cannot_be_adapted_opens_no_transaction(engine, url):
+    def body(conn):
+        with pytest.raises(psycopg2.ProgrammingError):
+            conn.cursor().execute("SELECT %s", (object,))
+        return state(conn)
+
+    reference = psycopg2.connect(url.set(drivername="postgresql").render_as_string(False))
+    expected = body(reference)
+    reference.close()
+    async with engine().connect() as connection:
+        await connection.rollback()
+        ours = await connection.run_sync(lambda c: body(c.connection.dbapi_connection))
+    if aiopgx.capabilities().native:
+        assert ours == expected
+    else:  # psycopg2 adapts them when the transaction is open
+        assert ours[:2] == (STATUS_BEGIN, TRANSACTION_STATUS_INTRANS)
