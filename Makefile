@@ -1,9 +1,9 @@
-# make demo | example-fastapi | example-aiohttp | test | test-examples | fuzz | bench | lint | clean
+# make demo | example-fastapi | example-aiohttp | test | compliance | test-examples | fuzz | bench | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test, test-examples), for `python -m fuzz` (make fuzz),
-#           for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
+#   ARGS    more arguments, for pytest (make test, compliance, test-examples), for `python -m fuzz`
+#           (make fuzz), for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
 # AIOPGX_DSN (demo, examples, bench) or AIOPGX_TEST_DSN (tests, fuzz) name a server to use. Without
@@ -23,7 +23,7 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo example-fastapi example-aiohttp test test-examples fuzz bench lint clean
+.PHONY: demo example-fastapi example-aiohttp test compliance test-examples fuzz bench lint clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -36,6 +36,9 @@ example-aiohttp: $(VENV)/.examples
 
 test: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+compliance: $(VENV)/.test$(SQLALCHEMY)
+	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
 
 test-examples: $(VENV)/.test-examples
 	@$(BIN)/python -m pytest examples $(ARGS)

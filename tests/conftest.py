@@ -44,6 +44,7 @@ import re
 import psycopg2
 import psycopg2.extensions
 import pytest
+import sqlalchemy
 from hypothesis import settings
 from roads import Roads, tally
 from support import LONG, LOOP_KINDS, new_loop, shut_down
@@ -75,12 +76,18 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
 
 
-# What is about the native road's own rows.
+# What is about the native road's own rows; what needs SQLAlchemy 2.
 collect_ignore = [] if aiopgx.capabilities().native else ["test_memory.py"]
+if sqlalchemy.__version__.startswith("1."):
+    collect_ignore.append("dialect")
 
 
 def pytest_report_header(config):
-    lines = [*str(aiopgx.capabilities()).splitlines(), f"{'event loop':<15}{LOOP}"]
+    lines = [
+        *str(aiopgx.capabilities()).splitlines(),
+        f"{'sqlalchemy':<15}{sqlalchemy.__version__}",
+        f"{'event loop':<15}{LOOP}",
+    ]
     left_out = [*collect_ignore, *([] if USUAL else ["tests of aiopg and of the roads"])]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 

@@ -14,10 +14,6 @@ import sqlalchemy as sa
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.ext.asyncio import create_async_engine
 
-if sa.__version__.startswith("1."):
-    raise pytest.UsageError("the dialect is for SQLAlchemy 2: deselect tests/dialect")
-
-
 @pytest.fixture
 def url(dsn):
     options = parse_dsn(dsn)
