@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.ext.asyncio import create_async_engine
 
+
 @pytest.fixture
 def url(dsn):
     options = parse_dsn(dsn)
