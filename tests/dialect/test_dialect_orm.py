@@ -268,9 +268,9 @@ async def test_alembic_migrations(engine, url, side, tmp_path):
     config.config_file_name = str(tmp_path / "alembic.ini")
     config.print_stdout = lambda *_, **__: None
     command.init(config, str(scripts), template="async")
-    (scripts / "env.py").write_text(
-        (scripts / "env.py").read_text().replace("target_metadata = None", TARGET)
-    )
+    env = (scripts / "env.py").read_text().replace("target_metadata = None", TARGET)
+    # it would silence the loggers of all tests to come
+    (scripts / "env.py").write_text(env.replace("fileConfig(config.config_file_name)", "pass"))
     await asyncio.to_thread(command.revision, config, "first", autogenerate=True)
     await asyncio.to_thread(command.upgrade, config, "head")
     assert scalar(side, "SELECT to_regclass('notes')::text") == "notes"
