@@ -374,7 +374,7 @@ def test_adapters(check, literal):
             check(operation, (value, "x"))
             check(operation, [value] * 2)
         check("SELECT %(a)s", {"a": value})
-        if literal != 5:  # of which psycopg2 writes the memory
+        if isinstance(literal, (str, bytes)):  # of others psycopg2 writes the memory
             check("SELECT %s", ([1, value],))
         check(sql.SQL("SELECT {}").format(sql.Literal(value)))
 
