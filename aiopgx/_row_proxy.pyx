@@ -15,7 +15,7 @@ cdef tuple NOTHING = ()
 
 cdef class RowCore:
     # The first lines, at the margin, are where `inspect` finds a signature.
-    """RowCore(result_proxy, row)
+    """RowCore(result_proxy, row, processors=None, keymap=None)
 --
 
 The values of `row`, by the keys of `result_proxy`, a ResultMetaData.
@@ -25,16 +25,19 @@ The values of `row`, by the keys of `result_proxy`, a ResultMetaData.
     cdef public object _row
     cdef public dict _keymap        # key -> (processor, index); no index if the key is ambiguous
 
-    def __init__(self, result_proxy, row):
+    def __init__(self, result_proxy, row, processors=None, keymap=None):
         self._result_proxy = result_proxy
         self._row = row
-        self._keymap = result_proxy._keymap
+        self._keymap = result_proxy._keymap if keymap is None else keymap
 
     def __len__(self):
         return len(self._row)
 
     def __getitem__(self, key):
-        cdef PyObject *found = PyDict_GetItemWithError(self._keymap, key)
+        cdef dict keymap = self._keymap
+        if keymap is None:
+            raise TypeError("this RowProxy was made without a call of its __init__()")
+        cdef PyObject *found = PyDict_GetItemWithError(keymap, key)
         processor, index = self._result_proxy._key_fallback(key) if found is NULL else <object>found
         if index is None:
             self._result_proxy._ambiguous(key)
@@ -50,7 +53,7 @@ The values of `row`, by the keys of `result_proxy`, a ResultMetaData.
 
 
 def proxies(cls, result_proxy, rows):
-    """A list of `cls(result_proxy, row)` for each row."""
+    """A list of `cls(result_proxy, row)` for each row; cls adds nothing to RowCore's constructor."""
     cdef PyTypeObject *type_ = <PyTypeObject *>cls
     cdef RowCore proxy
     cdef dict keymap = result_proxy._keymap

@@ -212,6 +212,36 @@ async def test_values_of_other_types(conn):
 
 
 @OURS
+async def test_the_name_of_a_unique_parameter(conn):
+    conn = await conn
+    await add(conn, ONE, TWO)
+    ids = select(PERSON.c.id)
+    assert await rows(conn, ids.where(PERSON.c.id == bindparam("x", 1, unique=True))) == [(1,)]
+    assert await rows(conn, ids.where(PERSON.c.id == 1), id_1=2) == [(2,)]
+    assert await rows(conn, ids.where(PERSON.c.id == bindparam("x", 1, unique=True)), x_1=2) == [
+        (2,)
+    ]
+
+
+@OURS
+async def test_the_type_of_a_column_is_changed(conn):
+    class Lower(TypeDecorator):
+        impl = String
+        cache_ok = True
+
+        def process_result_value(self, value, dialect):
+            return value.lower()
+
+    person = Table("person", MetaData(), Column("id", Integer), Column("name", String))
+    conn = await conn
+    await add(conn, ONE)
+    query = select(person.c.name).where(person.c.id == 1)
+    assert await rows(conn, query) == [("Ann",)]
+    person.c.name.type = Lower()
+    assert await rows(conn, select(person.c.name).where(person.c.id == 1)) == [("ann",)]
+
+
+@OURS
 async def test_a_missing_value_is_not_taken_from_another(conn):
     conn = await conn
     await add(conn, ONE, TWO)
@@ -392,6 +422,50 @@ async def test_a_set_that_lacks_a_value(conn):
     conn = await conn
     with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="'name'"):
         await conn.execute(PERSON.insert(), [{"id": 1, "name": "a"}, {"id": 2}])
+    assert await rows(conn, select(PERSON)) == []
+
+
+@OURS
+@pytest.mark.parametrize(
+    "query, sets, reason",
+    [
+        (PERSON.insert(), [{"id": 1}, {"id": 2, "age": 3}], "'age' is not in the first"),
+        (PERSON.insert(), [{"id": 1}, {"id": 2, "nmae": "x"}], "'nmae' is neither a column of"),
+        (PERSON.insert(), [{**SETS[0], "nmae": "x"}, SETS[1]], "'nmae' is neither a column of"),
+        (PERSON.insert(), [{}, {}], "are empty"),
+        (PERSON.insert(), [{}, {"name": "x"}], "'name' is not in the first"),
+        (PERSON.insert(), [{"name": "x"}, {}], "required for bind parameter 'name'"),
+        (PERSON.insert().values(name="f"), [{"age": 1}, {"age": 2}], "'age' is not among the"),
+        (PERSON.update(), [{"nmae": "x"}, {"nmae": "y"}], "'nmae' is neither a column of"),
+        (PERSON.update(), [{}, {}], "no value for any column"),
+    ],
+)
+async def test_several_sets_that_do_not_fit(conn, query, sets, reason):
+    conn = await conn
+    await add(conn, (9, "Zoe", 90))
+    for _ in range(2):
+        with pytest.raises(sqlalchemy.exc.InvalidRequestError, match=reason):
+            await conn.execute(query, sets)
+    assert await rows(conn, select(PERSON)) == [(9, "Zoe", 90)]
+
+
+@OURS
+async def test_a_default_overrides_nothing_in_several_sets(conn):
+    defaults = Table(
+        "person", MetaData(), Column("id", Integer), Column("age", Integer, default=18)
+    )
+    conn = await conn
+    with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="'age' is not in the first"):
+        await conn.execute(defaults.insert(), [{"id": 1}, {"id": 2, "age": 30}])
+    await conn.execute(defaults.insert(), [{"id": 1, "age": 20}, {"id": 2, "age": 30}])
+    assert await rows(conn, select(PERSON.c.age)) == [(20,), (30,)]
+
+
+@OURS
+async def test_several_sets_with_too_many_values(sa, conn):
+    conn = await conn
+    with pytest.raises(sa.ArgumentError, match="4 parameters for the 3 columns of person"):
+        await conn.execute(PERSON.insert(), [ONE, (*TWO, 5)])
     assert await rows(conn, select(PERSON)) == []
 
 

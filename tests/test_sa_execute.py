@@ -445,6 +445,88 @@ async def test_ddl(sa, conn):
         await conn.execute(DropTable(made))
 
 
+async def refused(conn, query, *parameters):
+    """The text of the error at once: a transaction goes on after it."""
+    async with conn.begin():
+        with pytest.raises(sqlalchemy.exc.InvalidRequestError) as info:
+            await conn.execute(query, *parameters)
+        assert await conn.scalar("SELECT 1") == 1
+    return str(info.value)
+
+
+TOUCHED = Table(
+    "person",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("name", String(40)),
+    Column("age", Integer, onupdate=7),
+)
+
+
+@pytest.mark.parametrize(
+    "query, parameters",
+    [
+        (PERSON.insert(), {"id": 3, "nmae": "x"}),
+        (PERSON.insert(), {"nmae": "x"}),
+        (PERSON.update().where(PERSON.c.id == 1), {"nmae": "x"}),
+        (PERSON.update().where(PERSON.c.id == bindparam("key")), {"key": 1, "age": 5, "nmae": "x"}),
+        (TOUCHED.update().where(TOUCHED.c.id == 1), {"nmae": "x"}),
+    ],
+)
+async def test_an_unknown_name(sa, conn, query, parameters):
+    conn = await conn
+    await add(conn, ONE, TWO)
+    for _ in range(2):
+        message = await refused(conn, query, parameters)
+    if sa.__name__ == "aiopgx.sa":
+        assert message == (
+            "parameter 'nmae' is neither a column of person nor a bind parameter of the statement"
+        )
+    assert await everyone(conn) == [ONE, TWO]
+
+
+async def test_columns_are_no_names(conn):
+    conn = await conn
+    await refused(conn, PERSON.insert(), {PERSON.c.id: 1, PERSON.c.name: "x"})
+
+
+@pytest.mark.parametrize("parameters", [([],), ((),), ({},), ([{}],), ([()],)])
+async def test_empty_parameters(conn, parameters):
+    conn = await conn
+    await add(conn, ONE)
+    for query in (PERSON.insert(), PERSON.update(), TOUCHED.update()):
+        await refused(conn, query, *parameters)
+    await conn.execute(PERSON.update().values(age=31), *parameters)
+    assert await everyone(conn) == [(1, "Ann", 31)]
+
+
+async def test_an_update_of_nothing(sa, conn):
+    conn = await conn
+    await add(conn, ONE)
+    await refused(conn, PERSON.update())
+    await refused(conn, TOUCHED.update())
+    query = PERSON.update().where(PERSON.c.id == bindparam("key"))
+    await refused(conn, query, {"key": 1})
+    if sa.__name__ == "aiopgx.sa":
+        await refused(conn, PERSON.update().values({}))  # a SyntaxError of the server in aiopg
+    assert await everyone(conn) == [ONE]
+
+
+@OURS
+async def test_an_update_of_what_is_updated_anyway(conn):
+    conn = await conn
+    await add(conn, ONE)
+    await conn.execute(TOUCHED.update().values({}))
+    assert await everyone(conn) == [(1, "Ann", 7)]
+
+
+async def test_an_empty_dict_of_values(conn):
+    conn = await conn
+    for parameters in ((), ({},), ([],)):
+        await conn.execute(PERSON.insert().values({}), *parameters)
+    assert await everyone(conn) == [(n, None, None) for n in (1, 2, 3)]
+
+
 # --- defaults -------------------------------------------------------------------------------------
 
 COUNTED = iter(range(100, 200))

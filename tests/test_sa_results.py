@@ -236,6 +236,57 @@ async def test_processors_run_when_a_value_is_read(conn):
     assert (row.as_tuple(), repr(row), dict(row)) == ((10,), "(10,)", {"a": 10})
 
 
+@pytest.mark.parametrize("fetch", ["fetchone", "fetchmany", "fetchall"])
+async def test_a_row_class_of_the_program(sa, conn, monkeypatch, fetch):
+    class Own(sa.result.RowProxy):
+        __slots__ = ("seen",)
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.seen = len(args)
+
+    monkeypatch.setattr(sa.result, "RowProxy", Own)
+    found = await getattr(await (await conn).execute("SELECT 1 AS a"), fetch)()
+    row = found if fetch == "fetchone" else found[0]
+    assert (type(row), row.seen, row.a) == (Own, 4, 1)
+
+
+async def test_a_function_makes_the_rows(sa, conn, monkeypatch):
+    monkeypatch.setattr(sa.result, "RowProxy", lambda metadata, row, *rest: row)
+    result = await (await conn).execute("SELECT 1 AS a")
+    assert await result.fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("fetch", ["fetchone", "fetchmany", "fetchall"])
+async def test_a_result_class_that_processes_the_rows(sa, conn, fetch):
+    class Own(sa.result.ResultProxy):
+        def _process_rows(self, rows):
+            return [row[0] for row in super()._process_rows(rows)]
+
+    conn = await conn
+    cursor = await conn.connection.cursor()
+    await cursor.execute("SELECT 5")
+    found = await getattr(Own(conn, cursor, conn._dialect), fetch)()
+    assert found == (5 if fetch == "fetchone" else [5])
+
+
+async def test_a_row_made_by_hand(sa, row):
+    row = await row
+    metadata = row._result_proxy
+    made = sa.result.RowProxy(metadata, TWO, metadata._processors, metadata._keymap)
+    assert (made.name, made[PERSON.c.id], made.as_tuple()) == ("Bob", 2, TWO)
+    keymap = {"other": metadata._keymap["name"]}
+    assert sa.result.RowProxy(metadata, TWO, metadata._processors, keymap)["other"] == "Bob"
+
+
+@OURS
+async def test_a_row_that_was_not_initialized(sa):
+    row = sa.result.RowProxy.__new__(sa.result.RowProxy)
+    for read in (lambda: row["x"], lambda: row.x, lambda: len(row)):
+        with pytest.raises(TypeError):
+            read()
+
+
 @OURS
 async def test_copies_and_pickles(row):
     row = await row

@@ -36,10 +36,12 @@ def outline(query: Any) -> tuple[Any, list[Any]] | None:
     if attributes.keys() != _SELECT or attributes["_label_style"] is not _LABEL_STYLE:
         return None
     columns = attributes["_raw_columns"]
-    for column in columns:
-        if type(column) is not Table and not _is_column(column):
-            return None
     key = [*columns, None]
+    for column in columns:
+        if type(column) is not Table:
+            if not _is_column(column):
+                return None
+            key.append(column.type)  # may be another one by now
     values = []
     for comparison in attributes["_where_criteria"]:
         if type(comparison) is not BinaryExpression:
@@ -61,7 +63,8 @@ def outline(query: Any) -> tuple[Any, list[Any]] | None:
             return None
         if bound["expanding"] or bound["isoutparam"]:
             return None
-        key += column, parts["operator"], parts["negate"], bound["type"]
+        # its name in the text is made of the original one
+        key += column, parts["operator"], parts["negate"], bound["type"], bound["_orig_key"]
         values.append(value)
     return tuple(key), values
 

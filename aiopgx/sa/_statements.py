@@ -56,7 +56,7 @@ class Statement:
     compiled: SQLAlchemy's.
     """
 
-    __slots__ = ("_binds", "_compiled", "_expanding", "_plain", "_text", "result_map")
+    __slots__ = ("_binds", "_compiled", "_expanding", "_plain", "_text", "names", "result_map")
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
@@ -70,6 +70,7 @@ class Statement:
             or type(compiled).construct_params not in _PLAIN
             or any(position is None for _, _, position, _ in self._binds)
         )
+        self.names = _names(compiled)
         self.result_map = ResultMap(compiled._result_columns)
 
     def bind(
@@ -139,6 +140,12 @@ class Statement:
         return self._text, [self.bind(values, extracted, collected)[1] for values in sets]
 
 
+def _names(compiled: Any) -> frozenset[str]:
+    """The names that parameters can have, without those that a column's default overrides."""
+    names = {name for bound, text in compiled.bind_names.items() for name in (bound.key, text)}
+    return frozenset(names.difference(column.key for column in compiled.prefetch))
+
+
 def _binds(compiled: Any) -> list[tuple[str, str, int | None, Any]]:
     """Of each parameter its name in the text, its key, its position in the cache key, if it is
     there, and its processor. Nothing for what is not to be cached."""
@@ -178,15 +185,71 @@ def statement_for(
     if key is None:
         compiled = query.compile(dialect=dialect, column_keys=list(columns), for_executemany=many)
         return Statement(compiled), None, None
-    found = cache.get((key[0], columns, many))
+    # SQLAlchemy's key has no names of unique parameters, but values may be given by them
+    names = _unique_names(key[1])
+    found = cache.get((key[0], columns, many, names))
     if found is None:
         compiled = query.compile(
             dialect=dialect, cache_key=key, column_keys=list(columns), for_executemany=many
         )
-        found = cache[key[0], columns, many] = Statement(compiled)
+        found = cache[key[0], columns, many, names] = Statement(compiled)
     if plain is not None and list(map(id, plain[1])) == list(map(id, key[1])):
         cache[plain[0]] = found
     return found, key[1], key[2] if len(key) > 2 else None
+
+
+def _unique_names(binds: Sequence[Any]) -> tuple[str | None, ...]:
+    """What the names are made of, None where that is no plain name either."""
+    return tuple(
+        [
+            bound._orig_key if bound.unique and type(bound._orig_key) is str else None
+            for bound in binds
+        ]
+    )
+
+
+def check_parameters(query: Any, statement: Statement, sets: Sequence[Any], given: bool) -> None:
+    """Refuse an INSERT or UPDATE that would lose a parameter, or has nothing to write.
+
+    What aiopg executes is executed: one set may have more than the statement takes, if that has
+    values of its own, or if all columns are in the set.
+
+    sets: the parameters by name. given: whether execute() was given any, be they empty.
+    """
+    own = _has_values(query)
+    columns = query.table.c.keys()
+    first = sets[0] if sets else ()
+    if len(sets) > 1 or not (own or all(key in first for key in columns)):
+        for values in sets:
+            for key in values:
+                if key not in statement.names:
+                    raise InvalidRequestError(_lost(query, key, own))
+    if isinstance(query, Update):
+        if not (_writes(query) if own else any(key in first for key in columns)):
+            raise InvalidRequestError("the UPDATE has no value for any column")
+    elif given and not (own or first) and columns:
+        raise InvalidRequestError(
+            "the parameters of the INSERT are empty; give none at all for a row of defaults"
+        )
+
+
+def _lost(query: Any, key: Any, own: bool) -> str:
+    if key not in query.table.c.keys():  # noqa: SIM118 (a collection of columns, not a dict)
+        reason = f"neither a column of {query.table} nor a bind parameter of the statement"
+    elif own:
+        reason = "not among the statement's own values"
+    else:
+        reason = "not in the first parameter set"
+    return f"parameter {key!r} is {reason}"
+
+
+def _writes(query: Any) -> bool:
+    """Whether an UPDATE with values of its own, maybe an empty dict, sets a column."""
+    return (
+        query._values is None
+        or bool(query._values)
+        or any(column.onupdate is not None for column in query.table.c)
+    )
 
 
 def _columns(query: Any, values: Any) -> tuple[str, ...]:

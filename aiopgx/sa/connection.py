@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.ddl import DDLElement
-from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.dml import Insert, Update, UpdateBase
 
 from ..utils import _ContextManager, _IterableContextManager
 from . import exc
-from ._statements import Statement, statement_for
+from ._statements import Statement, check_parameters, statement_for
 from .result import ResultProxy
 from .transaction import (
     NestedTransaction,
@@ -106,11 +106,15 @@ class SAConnection:
                 )
         else:
             if many:
-                sets = [_by_name(query, values) for values in sets]
+                sets = [_by_name(query, values, many) for values in sets]
                 values = sets[0]
             elif values and type(values) is not dict:
-                values = _by_name(query, values)
+                values = _by_name(query, values, many)
             statement, extracted, collected = self._compile(query, values, many)
+            if isinstance(query, (Insert, Update)):
+                check_parameters(
+                    query, statement, sets if many else [values], bool(multiparams or params)
+                )
             result_map = statement.result_map
             if many:
                 text, parameters = statement.bind_many(sets, extracted, collected)
@@ -382,11 +386,15 @@ async def _drop_errors(awaitable: Any) -> None:
         await awaitable
 
 
-def _by_name(query: Any, values: Any) -> Any:
+def _by_name(query: Any, values: Any, many: bool) -> Any:
     """Parameters by position as parameters by name, in the order of the table's columns."""
     if not values or not isinstance(values, (list, tuple)):
         return values
     if isinstance(query, UpdateBase):
+        if many and len(values) > len(query.table.c):  # aiopg drops them from a single one
+            raise exc.ArgumentError(
+                f"{len(values)} parameters for the {len(query.table.c)} columns of {query.table}"
+            )
         return {column.key: value for column, value in zip(query.table.c, values, strict=False)}
     raise exc.ArgumentError("Don't mix sqlalchemy SELECT clause with positional parameters")
 

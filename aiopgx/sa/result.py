@@ -30,6 +30,8 @@ class RowProxy(RowCore, Mapping[Any, Any]):
     index (new in aiopgx).
 
     result_proxy: the `ResultMetaData`. row: the values, as the cursor gave them.
+    processors: unused; those of the keymap count, in aiopg, too.
+    keymap: the `_keymap` of a ResultMetaData, by default that of `result_proxy`.
     """
 
     __slots__ = ()
@@ -67,7 +69,11 @@ class RowProxy(RowCore, Mapping[Any, Any]):
 def _restore(names: tuple[str, ...], values: tuple[Any, ...]) -> RowProxy:
     metadata = ResultMetaData.__new__(ResultMetaData)
     metadata._index(names, [None] * len(names))
-    return RowProxy(metadata, values)
+    return _RowProxy(metadata, values)
+
+
+# A program may put a class of its own in the place of RowProxy.
+_RowProxy = RowProxy
 
 
 class ResultMetaData:
@@ -244,40 +250,45 @@ class ResultProxy:
             )
         raise exc.ResourceClosedError("This result object is closed.")
 
-    def _open(self) -> tuple[Any, ResultMetaData]:
+    def _process_rows(self, rows: Any) -> list[RowProxy]:
+        metadata: Any = self._metadata
+        if RowProxy is _RowProxy:
+            return proxies(RowProxy, metadata, rows)
+        keymap, processors = metadata._keymap, metadata._processors
+        return [RowProxy(metadata, row, processors, keymap) for row in rows]
+
+    def _open(self) -> Any:
         if self._cursor is None or self._metadata is None:
             self._non_result()
-        return self._cursor, self._metadata
+        return self._cursor
 
     async def fetchall(self) -> list[RowProxy]:
         """Return the rows that are left, and close the result.
 
         Raises ResourceClosedError if it is closed, also by having no rows; so do the others.
         """
-        cursor, metadata = self._open()
-        rows = proxies(RowProxy, metadata, await cursor.fetchall())
+        rows = self._process_rows(await self._open().fetchall())
         self.close()
         return rows
 
     async def fetchone(self) -> RowProxy | None:
         """Return the next row; after the last, close the result and return None."""
-        cursor, metadata = self._open()
-        row = await cursor.fetchone()
+        row = await self._open().fetchone()
         if row is None:
             self.close()
             return None
-        return RowProxy(metadata, row)
+        return self._process_rows([row])[0]
 
     async def fetchmany(self, size: int | None = None) -> list[RowProxy]:
         """Return the next rows, at most `size` of them (the cursor's `arraysize` by default).
 
         After the last, close the result and return an empty list.
         """
-        cursor, metadata = self._open()
+        cursor = self._open()
         rows = await (cursor.fetchmany() if size is None else cursor.fetchmany(size))
         if not rows:
             self.close()
-        return proxies(RowProxy, metadata, rows)
+        return self._process_rows(rows)
 
     async def first(self) -> RowProxy | None:
         """Return the first row, None if there is none, and close the result."""
