@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2
 from sqlalchemy import URL, util
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util.concurrency import await_only
 
@@ -20,6 +21,16 @@ import aiopgx
 from .connection import AsyncAdapt_aiopgx_connection
 
 __all__ = ("PGDialect_aiopgx",)
+
+
+# Options of aiopgx.connect() that a URL can have, besides libpq's.
+OPTIONS: dict[str, type] = {
+    "timeout": float,
+    "echo": bool,
+    "enable_json": bool,
+    "enable_uuid": bool,
+    "enable_hstore": bool,
+}
 
 
 class AsyncAdapt_aiopgx_dbapi:
@@ -40,18 +51,34 @@ class AsyncAdapt_aiopgx_dbapi:
 async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:
     """An aiopgx.Connection as psycopg2 would have made it.
 
-    Statements have no time limit unless `timeout` gives one. libpq leaves `connect_timeout` to
-    those who wait for it.
+    Statements have no time limit unless `timeout` gives one.
     """
     options = {"timeout": None, "enable_json": False, "enable_uuid": False, "enable_hstore": False}
-    connecting = aiopgx.connect(*args, **{**options, **kwargs})
-    limit = int(kwargs.get("connect_timeout") or 0)
-    if limit <= 0:
-        return await connecting
+    connection: aiopgx.Connection = aiopgx.connect(*args, **{**options, **kwargs})._coro
     try:
-        return await asyncio.wait_for(connecting, limit)
+        limit = _connect_timeout(connection.raw)
+        return await asyncio.wait_for(connection, limit)
     except asyncio.TimeoutError:
+        if limit is None:
+            raise
         raise psycopg2.OperationalError(f"connection timeout of {limit} s expired") from None
+    finally:
+        if connection._wire.busy:
+            await connection.close()
+
+
+def _connect_timeout(raw: Any) -> int | None:
+    """Seconds, from libpq's options, service file or environment; None for no limit.
+
+    libpq leaves it to those who wait for it.
+    """
+    value = raw.info.dsn_parameters.get("connect_timeout") or "0"
+    try:
+        return max(int(value), 0) or None
+    except ValueError:
+        raise psycopg2.OperationalError(
+            f'invalid integer value "{value}" for connection option "connect_timeout"'
+        ) from None
 
 
 class PGDialect_aiopgx(PGDialect_psycopg2):
@@ -79,9 +106,11 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
         args, options = super().create_connect_args(url)  # type: ignore[no-untyped-call]
         if self._encoding is not None:
             options["client_encoding"] = self._encoding
-        util.coerce_kw_type(options, "timeout", float)
-        for name in ("echo", "enable_json", "enable_uuid", "enable_hstore"):
-            util.coerce_kw_type(options, name, bool)
+        for name, kind in OPTIONS.items():
+            try:
+                util.coerce_kw_type(options, name, kind)
+            except ValueError as error:
+                raise ArgumentError(f"{name} in the URL: {error}") from None
         return args, options
 
     def on_connect(self) -> Any:

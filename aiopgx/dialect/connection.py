@@ -40,6 +40,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     __slots__ = (
         "_autocommit",
+        "_busy",
         "_characteristics",
         "_control",
         "_opening",
@@ -63,6 +64,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             connection.timeout,
             connection.echo,
         )
+        self._busy = False  # from a statement until its task has noted what it changed
         self._waiter: asyncio.Future[Any] | None = None
         self._status: int = STATUS_READY
         self._xid: Any = None
@@ -163,6 +165,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                 cursor._hand_over()
                 waiter = wire.execute_foreign(start, operation, parameters, cursor._timeout)
             self._waiter = waiter
+            self._busy = True
             outcome = await_only(waiter).pop()
             if type(outcome) is Result:
                 cursor._result = outcome
@@ -177,6 +180,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                 cursor._failed(exc, waiter)
             raise
         finally:
+            self._busy = False
             del waiter, outcome  # an exception must not hold itself, by way of this frame
 
     def _take_turn(self) -> None:
@@ -187,8 +191,11 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         settled = False
         while True:
             waiter, portals = self._waiter, connection._portals
-            if waiter is not None and not waiter.done():
-                await_only(asyncio.wait([waiter]))
+            if self._busy:
+                if waiter is None or waiter.done():
+                    await_only(asyncio.sleep(0))  # its task comes next
+                else:
+                    await_only(asyncio.wait([waiter]))
             elif portals is not None and (portals.busy or (portals.unsettled and not settled)):
                 settled = True
                 await_only(portals.settle(connection._timeout))
@@ -199,21 +206,23 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         """Wait for something of several steps; nothing else executes meanwhile."""
         self._take_turn()
         self._waiter = done = self._connection._loop.create_future()
+        self._busy = True
         try:
             return await_only(awaitable)
         finally:
+            self._busy = False
             done.set_result(None)
 
     # Transactions
 
     def commit(self) -> None:
-        self._check_open()
+        self._check()
         self._refuse_two_phase("commit")
         if self._status == STATUS_BEGIN:
             self._end("COMMIT")
 
     def rollback(self) -> None:
-        self._check_open()
+        self._check()
         self._refuse_two_phase("rollback")
         self._rollback()
 
@@ -233,7 +242,10 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         """psycopg2's STATUS_READY, STATUS_BEGIN or STATUS_PREPARED."""
         return self._status
 
-    def _check_open(self) -> None:
+    def _check(self) -> None:
+        """Raise if closed. Waits for another task's statement: it may open or end a transaction."""
+        if self._busy:
+            self._take_turn()
         if self.closed:
             raise psycopg2.InterfaceError("connection already closed")
 
@@ -252,7 +264,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def tpc_begin(self, xid: Any) -> None:
         """Open a transaction that tpc_prepare() can prepare; xid: str, or what xid() gives."""
         xid = _xid_of(xid)
-        self._check_open()
+        self._check()
         if self._status != STATUS_READY:
             raise psycopg2.ProgrammingError("tpc_begin cannot be used inside a transaction")
         if self._autocommit:
@@ -261,7 +273,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._xid = xid
 
     def tpc_prepare(self) -> None:
-        self._check_open()
+        self._check()
         self._refuse_prepared("tpc_prepare")
         if self._xid is None:
             raise psycopg2.ProgrammingError("prepare must be called inside a two-phase transaction")
@@ -277,7 +289,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._finish_two_phase("ROLLBACK", xid)
 
     def _finish_two_phase(self, verb: str, xid: Any) -> None:
-        self._check_open()
+        self._check()
         if xid is not None:
             if self._status != STATUS_READY:
                 raise psycopg2.ProgrammingError(
@@ -299,7 +311,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     def tpc_recover(self) -> list[Any]:
         """The transactions that are prepared on the server, as psycopg2.extensions.Xid."""
-        self._check_open()
+        self._check()
         self._refuse_prepared("tpc_recover")
         cursor = self.cursor(cursor_factory=plain_cursor)
         was = self._status
@@ -332,7 +344,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     def set_isolation_level(self, level: int | None) -> None:
         """Roll back; then set an isolation level by psycopg2's number, or 0 for autocommit."""
-        self._check_open()
+        self._check()
         self._refuse_prepared('"isolation_level"')
         if level is not None and not 0 <= level <= 4:
             raise ValueError("isolation level must be between 0 and 4")
@@ -382,7 +394,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         deferrable: Any = _UNCHANGED,
         autocommit: Any = _UNCHANGED,
     ) -> None:
-        self._check_open()
+        self._check()
         if self._status != STATUS_READY:
             raise psycopg2.ProgrammingError("set_session cannot be used inside a transaction")
         old = self._characteristics
@@ -409,7 +421,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     def set_client_encoding(self, encoding: str) -> None:
         """Refused, unless it is the connection's: give `client_encoding` when connecting."""
-        self._check_open()
+        self._check()
         if re.sub(r"[^0-9A-Z]", "", encoding.upper()) != self._connection.encoding:
             raise psycopg2.ProgrammingError(
                 "set_client_encoding cannot be used in asynchronous mode: "

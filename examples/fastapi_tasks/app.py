@@ -25,7 +25,7 @@ from sqlalchemy.orm import selectinload
 from changes import Changes
 from database import Session, StreamingSession, url
 from models import Project, Task
-from schemas import NewProject, NewTask, ProjectOut, TaskOut, TaskUpdate
+from schemas import Line, NewProject, NewTask, ProjectOut, TaskOut, TaskUpdate
 
 PAGE = Path(__file__).parent / "index.html"
 CONFLICTS = {
@@ -143,7 +143,7 @@ async def create_task(session: Session, project: ProjectOfPath, new: NewTask) ->
 @app.get("/api/tasks", response_model=list[TaskOut])
 async def list_tasks(
     session: Session,
-    tag: Annotated[list[str], Query(default_factory=list)],
+    tag: Annotated[list[Line], Query(default_factory=list)],
     done: bool | None = None,
 ) -> Any:
     """The tasks that have all these tags, oldest first."""

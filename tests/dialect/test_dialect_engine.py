@@ -94,15 +94,30 @@ async def test_no_server(engine, url):
     assert isinstance(caught.value.orig, psycopg2.OperationalError)
 
 
-async def test_connect_timeout(engine, url):
+async def test_connect_timeout(engine, url, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(sa.exc.OperationalError, match="timeout of 1 s expired"):
             async with engine(url.set(port=port), connect_args={"connect_timeout": 1}).connect():
                 pass
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", "1")
+        with pytest.raises(sa.exc.OperationalError, match="timeout of 1 s expired"):
+            async with engine(url.set(port=port)).connect():
+                pass
     waiting = url.update_query_dict({"connect_timeout": "20"})
     async with engine(waiting).connect() as connection:
         assert await connection.scalar(ONE) == 1
+
+
+async def test_bad_options_are_named(engine, url):
+    wrong = url.update_query_dict({"connect_timeout": "1.5"})
+    with pytest.raises(sa.exc.OperationalError, match=r'invalid integer value "1\.5"'):
+        async with engine(wrong).connect():
+            pass
+    for name in "timeout", "echo":
+        with pytest.raises(sa.exc.ArgumentError, match=f"^{name} in the URL: .*soon"):
+            async with engine(url.update_query_dict({name: "soon"})).connect():
+                pass
 
 
 async def test_async_creator(engine, url, dsn):

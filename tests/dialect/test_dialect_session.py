@@ -1,9 +1,12 @@
 """Transactions of the adapted connection, beside psycopg2's synchronous one."""
 
+import asyncio
+
 import psycopg2
 import pytest
 import sqlalchemy as sa
 from psycopg2.extensions import STATUS_BEGIN, TRANSACTION_STATUS_INTRANS, Xid
+from support import scalar
 
 import aiopgx
 
@@ -350,3 +353,51 @@ async def test_a_parameter_that_cannot_be_adapted_opens_no_transaction(engine, u
         assert ours == expected
     else:  # psycopg2 adapts them when the transaction is open
         assert ours[:2] == (STATUS_BEGIN, TRANSACTION_STATUS_INTRANS)
+
+
+SLOW = "INSERT INTO taken SELECT i FROM generate_series(1, 1) AS i, pg_sleep(0.1)"
+
+
+@pytest.fixture
+def taken(side):
+    with side.cursor() as cursor:
+        cursor.execute("CREATE TABLE taken (i int)")
+        yield lambda: scalar(side, "SELECT array_agg(i) FROM taken")
+        cursor.execute("DROP TABLE taken")
+
+
+async def test_rollback_waits_for_the_first_statement(engine, side, taken):
+    """A rollback that comes while another task's BEGIN and INSERT run undoes them."""
+
+    async def fail():
+        await asyncio.sleep(0.03)
+        raise KeyError
+
+    pool = engine(pool_size=1)
+    with pytest.raises(KeyError):
+        async with pool.begin() as connection:
+            await asyncio.gather(connection.execute(sa.text(SLOW)), fail())
+    async with pool.begin() as connection:
+        await connection.execute(sa.text("INSERT INTO taken VALUES (100)"))
+    assert taken() == [100]
+
+
+async def test_commit_waits_for_the_first_statement(engine, taken):
+    async with engine().connect() as connection:
+        await asyncio.gather(connection.execute(sa.text(SLOW)), connection.commit())
+        assert taken() == [1]
+
+
+async def test_commit_between_the_answer_and_its_task(engine, taken):
+    """The answer is here, but the task that waits for it has not run since."""
+    async with engine().connect() as connection:
+        raw = (await connection.get_raw_connection()).dbapi_connection
+
+        async def commit():
+            await asyncio.sleep(0.01)
+            while not raw._waiter.done():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await connection.commit()
+
+        await asyncio.gather(connection.execute(sa.text(SLOW)), commit())
+        assert taken() == [1]
