@@ -252,6 +252,7 @@ class NamedCursor(Cursor):
         self._declaration: bytes | None = None
         self._batch: Any = None  # what `async for` reads from
         self._moved = False
+        self._fetching = False  # from the start of a fetch until its task has gone on
 
     # Execution
 
@@ -343,19 +344,28 @@ class NamedCursor(Cursor):
     # Rows
 
     async def _move(self, caller: str, command: bytes) -> None:
-        """Send a FETCH or MOVE."""
+        """Send a FETCH or MOVE. Its rows are to be taken before the task awaits anything else."""
         self._check_open()
-        portal = self._portal
-        await self._ready(caller)
-        if portal is not None and not self._portals.valid(portal):
-            raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
-        self._batch = None
-        self._moved = False
-        await super().execute(b"%b FROM %b" % (command, quoted(self._named.name)))
-        if portal is None:
-            self._own(None)
-        elif self._portals.unsettled:
-            self._portals.advance()
+        if self._fetching:
+            # also if the wire is free already: the rows that have come are the other's
+            raise self._wire.refusal(caller) or RuntimeError(
+                f"{caller}() called while another coroutine is already waiting for incoming data"
+            )
+        self._fetching = True
+        try:
+            portal = self._portal
+            await self._ready(caller)
+            if portal is not None and not self._portals.valid(portal):
+                raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
+            self._batch = None
+            self._moved = False
+            await super().execute(b"%b FROM %b" % (command, quoted(self._named.name)))
+            if portal is None:
+                self._own(None)
+            elif self._portals.unsettled:
+                self._portals.advance()
+        finally:
+            self._fetching = False
 
     async def fetchone(self) -> Any:
         """Fetch the next row from the server, None after the last."""
