@@ -5,6 +5,7 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from functools import partial
 from types import TracebackType
@@ -473,4 +474,10 @@ class NamedCursor(Cursor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self.close()
+        await (self.close() if exc_type is None else close_after_error(self))
+
+
+async def close_after_error(cursor: Cursor) -> None:
+    """Close a cursor at the end of a block that raised: that is the error to be seen."""
+    with contextlib.suppress(Exception):
+        await cursor.close()
