@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extensions import (
     TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
     QuotedString,
 )
@@ -29,6 +30,7 @@ from .utils import create_completed_future, trim
 if TYPE_CHECKING:
     from .connection import Connection
 
+_OPEN = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 _SCROLL = {None: b"", False: b"NO SCROLL ", True: b"SCROLL "}
 
 
@@ -253,6 +255,8 @@ class NamedCursor(Cursor):
         self._declaration: bytes | None = None
         self._batch: Any = None  # what `async for` reads from
         self._moved = False
+        # of the transaction it was made in, was declared in or first fetched in
+        self._mark = self._transaction_mark()
         self._fetching = False  # from the start of a fetch until its task has gone on
 
     # Execution
@@ -282,6 +286,7 @@ class NamedCursor(Cursor):
         statement = self._declare(operation, parameters)
         self._declaration = statement
         self._batch = None
+        self._mark = self._transaction_mark()
         rests = None if withhold else self._wire.rests
         try:
             await super().execute(statement, timeout=timeout)
@@ -333,6 +338,10 @@ class NamedCursor(Cursor):
         if refusal is not None:
             raise refusal
 
+    def _transaction_mark(self) -> int | None:
+        """What tells the transaction that is open from later ones, None if none is known to be."""
+        return self._wire.rests if self._transaction_status() in _OPEN else None
+
     def _own(self, rests: int | None) -> None:
         """Note that the portal is there."""
         self._portal = self._portals.add(Portal(self._named.name, rests))
@@ -356,7 +365,7 @@ class NamedCursor(Cursor):
         try:
             portal = self._portal
             await self._ready(caller)
-            if portal is not None and not self._portals.valid(portal):
+            if not self._valid():
                 raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
             self._batch = None
             self._moved = False
@@ -367,6 +376,14 @@ class NamedCursor(Cursor):
                 self._portals.advance()
         finally:
             self._fetching = False
+
+    def _valid(self) -> bool:
+        """Whether the cursor is of this transaction or held, as far as is known."""
+        if self._mark is None:
+            self._mark = self._transaction_mark()
+        elif self._mark != self._wire.rests and not self.withhold:
+            return False
+        return self._portal is None or self._portals.valid(self._portal)
 
     async def fetchone(self) -> Any:
         """Fetch the next row from the server, None after the last."""
@@ -474,7 +491,10 @@ class NamedCursor(Cursor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await (self.close() if exc_type is None else close_after_error(self))
+        if exc_type is None:
+            await self.close()
+        else:
+            await close_after_error(self)
 
 
 async def close_after_error(cursor: Cursor) -> None:
