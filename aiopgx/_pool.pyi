@@ -11,6 +11,7 @@ class PoolCore:
     _terminated: set[Any]
     _waiters: deque[Future[Any]]
     _connects: dict[Future[Any], Future[Any] | None]
+    _clearing: set[Future[Any]]
     _closing: bool
     _closed: bool
     def __init__(

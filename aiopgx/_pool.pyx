@@ -25,6 +25,7 @@ cdef class PoolCore:
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
+    cdef public set _clearing       # those of `_connects` that clear a connection instead
     cdef public bint _closing
     cdef public bint _closed
 
@@ -34,6 +35,7 @@ cdef class PoolCore:
         self._terminated = set()
         self._waiters = deque()
         self._connects = {}
+        self._clearing = set()
 
     def __init__(self, loop, minsize, maxsize, recycle):
         self._loop = loop
@@ -154,6 +156,9 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
+                if task in self._clearing:  # its connection is there already, for the next
+                    self._connects[task] = None
+                    return None
                 waiting = sum([1 for other in self._waiters if not other.done()])
                 return task if len(self._connects) > waiting else None
         return None

@@ -17,7 +17,7 @@ import psycopg2.extras
 
 from ._core import Wire
 from .cursor import Cursor, _close_cursor
-from .named import NamedCursor, Portals
+from .named import NamedCursor, Portals, close_after_error
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -216,6 +216,7 @@ class Connection:
         return _ContextManager[Cursor](
             self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
             _close_cursor,
+            None if name is None else close_after_error,
         )
 
     async def _cursor(

@@ -5,6 +5,7 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from functools import partial
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extensions import (
     TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
     QuotedString,
 )
@@ -28,6 +30,7 @@ from .utils import create_completed_future, trim
 if TYPE_CHECKING:
     from .connection import Connection
 
+_OPEN = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 _SCROLL = {None: b"", False: b"NO SCROLL ", True: b"SCROLL "}
 
 
@@ -252,6 +255,9 @@ class NamedCursor(Cursor):
         self._declaration: bytes | None = None
         self._batch: Any = None  # what `async for` reads from
         self._moved = False
+        # of the transaction it was made in, was declared in or first fetched in
+        self._mark = self._transaction_mark()
+        self._fetching = False  # from the start of a fetch until its task has gone on
 
     # Execution
 
@@ -280,6 +286,7 @@ class NamedCursor(Cursor):
         statement = self._declare(operation, parameters)
         self._declaration = statement
         self._batch = None
+        self._mark = self._transaction_mark()
         rests = None if withhold else self._wire.rests
         try:
             await super().execute(statement, timeout=timeout)
@@ -331,6 +338,10 @@ class NamedCursor(Cursor):
         if refusal is not None:
             raise refusal
 
+    def _transaction_mark(self) -> int | None:
+        """What tells the transaction that is open from later ones, None if none is known to be."""
+        return self._wire.rests if self._transaction_status() in _OPEN else None
+
     def _own(self, rests: int | None) -> None:
         """Note that the portal is there."""
         self._portal = self._portals.add(Portal(self._named.name, rests))
@@ -343,19 +354,36 @@ class NamedCursor(Cursor):
     # Rows
 
     async def _move(self, caller: str, command: bytes) -> None:
-        """Send a FETCH or MOVE."""
+        """Send a FETCH or MOVE. Its rows are to be taken before the task awaits anything else."""
         self._check_open()
-        portal = self._portal
-        await self._ready(caller)
-        if portal is not None and not self._portals.valid(portal):
-            raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
-        self._batch = None
-        self._moved = False
-        await super().execute(b"%b FROM %b" % (command, quoted(self._named.name)))
-        if portal is None:
-            self._own(None)
-        elif self._portals.unsettled:
-            self._portals.advance()
+        if self._fetching:
+            # also if the wire is free already: the rows that have come are the other's
+            raise self._wire.refusal(caller) or RuntimeError(
+                f"{caller}() called while another coroutine is already waiting for incoming data"
+            )
+        self._fetching = True
+        try:
+            portal = self._portal
+            await self._ready(caller)
+            if not self._valid():
+                raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
+            self._batch = None
+            self._moved = False
+            await super().execute(b"%b FROM %b" % (command, quoted(self._named.name)))
+            if portal is None:
+                self._own(None)
+            elif self._portals.unsettled:
+                self._portals.advance()
+        finally:
+            self._fetching = False
+
+    def _valid(self) -> bool:
+        """Whether the cursor is of this transaction or held, as far as is known."""
+        if self._mark is None:
+            self._mark = self._transaction_mark()
+        elif self._mark != self._wire.rests and not self.withhold:
+            return False
+        return self._portal is None or self._portals.valid(self._portal)
 
     async def fetchone(self) -> Any:
         """Fetch the next row from the server, None after the last."""
@@ -463,4 +491,13 @@ class NamedCursor(Cursor):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self.close()
+        if exc_type is None:
+            await self.close()
+        else:
+            await close_after_error(self)
+
+
+async def close_after_error(cursor: Cursor) -> None:
+    """Close a cursor at the end of a block that raised: that is the error to be seen."""
+    with contextlib.suppress(Exception):
+        await cursor.close()

@@ -267,6 +267,7 @@ class Pool(PoolCore):
 
         def release(_: "asyncio.Future[None]") -> None:
             self._connects.pop(cleared)
+            self._clearing.remove(cleared)
             if cleared.cancelled() or cleared.exception() is not None:
                 self._discard(conn)
             else:
@@ -276,6 +277,7 @@ class Pool(PoolCore):
                 released.set_result(None)
 
         self._connects[cleared] = None
+        self._clearing.add(cleared)
         cleared.add_done_callback(release)
         return released
 

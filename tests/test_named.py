@@ -231,6 +231,31 @@ def test_after_the_transaction(roads, how):
     roads.alike(walk)
 
 
+@pytest.mark.parametrize("before", ["nothing", "a failed DECLARE", "a failed fetch"])
+def test_not_declared_in_an_earlier_transaction(roads, before):
+    """A fetch is refused here: the next transaction goes on."""
+
+    async def walk(road):
+        seen = []
+        async with transaction(road):
+            await run(road, "SELECT 1")
+            cursor = await named(road)
+            if before == "a failed DECLARE":
+                seen.append(await take(cursor, ("execute", "SELEC")))
+            elif before == "a failed fetch":
+                seen.append(await take(cursor, ("fetchone",)))
+            await end(road, "rollback")
+            if road.name != "psycopg2":
+                await run(road, "BEGIN")
+            await run(road, "SELECT 1")
+            for step in ("fetchone",), ("fetchmany", 2), ("fetchall",), ("scroll", 1), "next":
+                seen.append((step, await take(cursor, step)))
+            seen.append(await run(road, "SELECT 2"))
+        return seen
+
+    roads.alike(walk)
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_withhold_outlives_its_transaction(roads, factory):
     async def walk(road):

@@ -404,6 +404,33 @@ async def test_connection_lost_during_a_close(ours, connect, named, side):
     assert conn.closed
 
 
+@pytest.mark.parametrize("how", ["cursor", "awaited cursor", "pool"])
+@pytest.mark.parametrize("lost", ["closed", "killed"])
+async def test_error_of_a_block(ours, connect, pool, factory, side, how, lost):
+    """It is the one that is seen, whatever comes of the close."""
+    made = await pool(minsize=1, maxsize=1)
+    arguments = ("portal", factory, None, True)
+    if how == "pool":
+        manager = made.cursor(*arguments)
+    else:
+        conn = await connect()
+        manager = conn.cursor(*arguments)
+        if how == "awaited cursor":
+            manager = await manager
+    with pytest.raises(ZeroDivisionError):
+        async with manager as cursor:
+            await cursor.execute(NUMBERS)
+            conn = cursor.connection
+            if lost == "closed":  # while it is being closed
+                asyncio.get_running_loop().call_soon(conn.close)
+            else:
+                with side.cursor() as other:
+                    pid = conn.raw.get_backend_pid()
+                    other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+            raise ZeroDivisionError
+    await until(lambda: conn.closed)
+
+
 # --- dropped --------------------------------------------------------------------------------------
 
 

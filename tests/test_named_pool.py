@@ -114,3 +114,30 @@ async def test_acquire_that_gives_up(ours, pool, named):
     assert made.size == 1
     assert await portals(got) == NO_PORTALS
     await made.release(got)
+
+
+@pytest.mark.all_loops
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_nobody_waits_any_more(ours, pool, named, side, how):
+    """The connection is not closed for that: it is free when it is cleared."""
+    made = await pool(minsize=1, maxsize=1)
+    conn = await made.acquire()
+    await named(conn, withhold=True)
+    with side.cursor() as other:  # the view of portals is made of a function
+        other.execute("BEGIN; LOCK pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
+        released = made.release(conn)
+        if how == "timeout":
+            made._timeout = 0.05  # the close of the portal has more time
+        waiting = asyncio.ensure_future(made.acquire())
+        await asyncio.sleep(0)
+        if how == "cancel":
+            waiting.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancel" else asyncio.TimeoutError):
+            await waiting
+        other.execute("ROLLBACK")
+    await released
+    assert (made.size, made.freesize, conn.closed) == (1, 1, 0)
+    again = await made.acquire()
+    assert again is conn
+    assert await portals(conn) == NO_PORTALS
+    await made.release(conn)

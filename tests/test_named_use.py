@@ -281,6 +281,83 @@ async def test_echo(ours, connect, factory, caplog):
     assert not any("pg_cursors" in message or "CLOSE" in message for message in messages)
 
 
+# --- several tasks on one cursor ------------------------------------------------------------------
+
+
+@pytest.mark.all_loops
+async def test_tasks_that_iterate_together(ours, connect, factory):
+    """A row comes to one of them, or a task is refused."""
+    conn = await connect()
+    rows, refused = [], []
+
+    async def work(cursor):
+        while True:
+            try:
+                rows.append(await anext(cursor))
+            except StopAsyncIteration:
+                return
+            except RuntimeError as error:
+                refused.append(str(error))
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async with conn.cursor("portal", factory) as cursor, cursor.begin():
+        cursor.itersize = 10
+        await cursor.execute(NUMBERS, (200,))
+        await asyncio.gather(*(work(cursor) for _ in range(3)))
+    assert sorted(rows) == [(n,) for n in range(1, 201)]
+    assert set(refused) <= {
+        "cursor.__anext__() called while another coroutine is already waiting for incoming data"
+    }
+
+
+FETCHES = {
+    "fetchone": (lambda cursor: cursor.fetchone(), (1,)),
+    "fetchmany": (lambda cursor: cursor.fetchmany(2), [(1,), (2,)]),
+    "fetchall": (lambda cursor: cursor.fetchall(), [(1,), (2,), (3,)]),
+    "__anext__": (lambda cursor: cursor.__anext__(), (1,)),
+    "scroll": (lambda cursor: cursor.scroll(1), None),
+}
+
+
+@pytest.mark.all_loops
+@pytest.mark.parametrize("second", FETCHES)
+@pytest.mark.parametrize("first", FETCHES)
+async def test_fetch_before_another_has_its_rows(ours, connect, factory, first, second):
+    """The answer has come, its task has not gone on yet: the rows stay that task's."""
+    conn = await connect()
+    fetch, expected = FETCHES[first]
+    async with conn.cursor("portal", factory) as cursor, cursor.begin():
+        await cursor.execute(NUMBERS, (3,))
+        fetching = asyncio.ensure_future(fetch(cursor))
+        await asyncio.sleep(0)
+        while not fetching.done():
+            with pytest.raises(RuntimeError, match=rf"^cursor\.{second}\(\) called while"):
+                await FETCHES[second][0](cursor)
+            await asyncio.sleep(0)
+        assert await fetching == expected
+        await cursor.fetchall()  # it is free again
+
+
+async def test_cursor_is_free_after_a_fetch_that_failed(ours, connect, factory):
+    conn = await connect()
+    cursor = await conn.cursor("portal", factory, withhold=True)
+    for _ in range(2):
+        with pytest.raises(psycopg2.errors.InvalidCursorName):
+            await cursor.fetchone()
+    other = await conn.cursor("other", withhold=True)
+    await other.execute(NUMBERS, (1,))
+    other.close()
+    fetching = asyncio.ensure_future(cursor.fetchone())
+    await asyncio.sleep(0)  # it waits for that close
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await cursor.execute(NUMBERS, (1,))
+    assert await cursor.fetchone() == (1,)
+    await cursor.close()
+
+
 # --- what is refused, what fails ------------------------------------------------------------------
 
 
