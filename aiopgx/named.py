@@ -23,7 +23,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 from ._core import Wire
 from ._errors import make_error
 from ._rows import SHAPE_TUPLE, c_int, scroll_target
-from .cursor import Cursor, _refuse_nul
+from .cursor import Cursor, _close_cursor, _refuse_nul
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
 
@@ -500,4 +500,4 @@ class NamedCursor(Cursor):
 async def close_after_error(cursor: Cursor) -> None:
     """Close a cursor at the end of a block that raised: that is the error to be seen."""
     with contextlib.suppress(Exception):
-        await cursor.close()
+        await _close_cursor(cursor)
