@@ -497,7 +497,7 @@ class NamedCursor(Cursor):
             await close_after_error(self)
 
 
-async def close_after_error(cursor: Cursor) -> None:
+async def close_after_error(cursor: Any) -> None:
     """Close a cursor at the end of a block that raised: that is the error to be seen."""
     with contextlib.suppress(Exception):
         await _close_cursor(cursor)
