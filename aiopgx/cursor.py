@@ -75,7 +75,7 @@ class Cursor:
         statement is being executed on the connection.
         """
         wire, portals = self._wire, self._conn._portals
-        if portals is not None and portals.unsettled:
+        if portals is not None and portals.unsettled:  # as _settle(), which costs a coroutine
             await portals.settle(self._timeout if timeout is None else timeout)
         refusal = wire.refusal("cursor.execute")
         if refusal is not None:
@@ -123,9 +123,7 @@ class Cursor:
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
-        portals = self._conn._portals
-        if portals is not None and portals.unsettled:
-            await portals.settle(self._timeout if timeout is None else timeout)
+        await self._settle(timeout)
         own = self._transaction_status() == IDLE
         total = count = 0
         self._hand_over()
@@ -152,6 +150,12 @@ class Cursor:
         else:
             set_rowcount(self._psycopg, 0)
 
+    async def _settle(self, timeout: float | None) -> None:
+        """Wait until server-side cursors that were closed are so on the server."""
+        portals = self._conn._portals
+        if portals is not None and portals.unsettled:
+            await portals.settle(self._timeout if timeout is None else timeout)
+
     def _transaction_status(self) -> int:
         status: int = self._wire.raw.get_transaction_status()
         return status
@@ -167,9 +171,7 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
-        portals = self._conn._portals
-        if portals is not None and portals.unsettled:
-            await portals.settle(self._timeout if timeout is None else timeout)
+        await self._settle(timeout)
         refusal = self._wire.refusal("cursor.callproc")
         if refusal is not None:
             raise refusal

@@ -332,8 +332,7 @@ class NamedCursor(Cursor):
 
     async def _ready(self, caller: str, timeout: float | None = None) -> None:
         """Wait until the connection is free; raise if somebody else uses it."""
-        if self._portals.unsettled:
-            await self._portals.settle(self._timeout if timeout is None else timeout)
+        await self._settle(timeout)
         refusal = self._wire.refusal(caller)
         if refusal is not None:
             raise refusal
