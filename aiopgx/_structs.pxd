@@ -73,6 +73,7 @@ cdef bint cursors_known         # CursorStruct is what psycopg2 has
 cdef Py_ssize_t member_offset(object descr) noexcept
 cdef void set_field(PyObject **field, object value) noexcept
 cpdef object genuine_connection(object raw)
+cpdef object genuine_cursor(object cursor)
 cdef bint take_connection(object raw, PGconn *conn) except -1
 cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1

@@ -145,6 +145,11 @@ cpdef object genuine_connection(object raw):
     return connection
 
 
+cpdef object genuine_cursor(object cursor):
+    """The psycopg2 cursor behind proxies; None if there is none."""
+    return _genuine(cursor, CursorType)
+
+
 # Where psycopg2's connection has its PGconn; -1 until one has been looked at.
 cdef Py_ssize_t _pgconn_offset = -1
 
