@@ -17,6 +17,7 @@ import psycopg2.extras
 
 from ._core import Wire
 from .cursor import Cursor, _close_cursor
+from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
 from .transaction import (
     DefaultCompiler,
@@ -105,6 +106,7 @@ class Connection:
     _source_traceback: traceback.StackSummary | None = None
     _cancels_tasks = True  # by a query that the server cancels; not in the SQLAlchemy dialect
     _portals: Portals | None = None  # once there was a server-side cursor
+    _begun = False
 
     def __init__(
         self,
@@ -125,31 +127,83 @@ class Connection:
         self._loop = get_running_loop()
         kwargs["async_"] = kwargs.pop("async", True)
         kwargs.pop("loop", None)  # an argument of aiopg's before 1.0
-        self._conn = psycopg2.connect(dsn, **kwargs)
-        self._dsn = self._conn.dsn
-        assert self._conn.isexecuting(), "Is conn an async at all???"
         self._timeout = timeout
         self._last_usage = self._loop.time()
         self._echo = echo
-        queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._notifies = ClosableQueue(queue, self._loop)
-        self._wire = Wire(self._conn, self._loop, queue, self._notifies, cancel_timeout)
+        self._cancel_timeout = cancel_timeout
+        self._arguments = (dsn, kwargs)
+        self._plan = plan(dsn, kwargs)
+        if self._plan is None:
+            self._open()
+            self._dsn = self._conn.dsn
+        else:
+            self._dsn = self._plan.dsn
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
     def __await__(self) -> Generator[Any, None, "Connection"]:
         return self._connect().__await__()
 
-    async def _connect(self) -> "Connection":
+    def _open(self, **server: str) -> None:
+        """Let psycopg2 start to connect. server: parameters that name one of several servers."""
+        dsn, arguments = self._arguments
+        self._conn = psycopg2.connect(dsn, **{**arguments, **server})
+        assert self._conn.isexecuting(), "Is conn an async at all???"
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._notifies = ClosableQueue(queue, self._loop)
+        self._wire = Wire(self._conn, self._loop, queue, self._notifies, self._cancel_timeout)
+
+    async def _reach(self) -> None:
+        """Connect to the server, or to the first of several that lets us in."""
+        end = None if self._timeout is None else self._loop.time() + self._timeout
+        if self._plan is None:
+            await self._attempt(end)
+            return
+
+        async def attempt(server: dict[str, str]) -> None:
+            self._open(**server)
+            try:
+                await self._attempt(end)
+            except psycopg2.Error:
+                self._wire.close()
+                raise
+
+        await connect_to_first(self._plan, self._loop, end, attempt)
+
+    async def _attempt(self, end: float | None) -> None:
+        """Connect to one server. end: of all attempts, in the loop's time."""
+        raw = self._wire.raw
+        limit = connect_timeout(raw)
+        left = None if end is None else end - self._loop.time()
+        own = limit is not None and (left is None or limit < left)
+        error = (await self._wire.connect(limit if own else left)).pop()
+        if own and isinstance(error, asyncio.TimeoutError):
+            error = expired(raw)
         try:
-            waiter = self._wire.connect(self._timeout)
-        except BaseException as exc:
-            trim(exc)
-            raise
-        try:
-            error = (await waiter).pop()
             if error is not None:
                 raise error
+        finally:
+            del error  # an exception must not hold itself, by way of this frame
+
+    def _refusal(self) -> RuntimeError | None:
+        """The error for connecting twice, or in another event loop or process."""
+        if self._begun:
+            return RuntimeError("connect() called on a connection that was connected before")
+        if self._plan is None:
+            return self._wire.refusal("connect")
+        if get_running_loop() is not self._loop:
+            return RuntimeError(
+                "connect() called on another event loop than the connection was made on"
+            )
+        return None
+
+    async def _connect(self) -> "Connection":
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+        self._begun = True
+        try:
+            await self._reach()
             raw = self._wire.raw  # psycopg2's registries take no proxies
             if self._enable_json:
                 psycopg2.extras.register_default_json(raw)
@@ -160,7 +214,6 @@ class Connection:
                 psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
         except BaseException as exc:
             trim(exc)
-            error = None  # an exception must not hold itself, by way of this frame
             self.close()
             raise
         return self
@@ -287,6 +340,8 @@ class Connection:
 
     def isexecuting(self) -> bool:
         """Whether a statement is being executed."""
+        if not hasattr(self, "_wire"):
+            return True  # about to connect to the first of several servers
         if self._portals is not None and self._portals.busy:
             return False  # what it does then is for nobody to wait for
         return self._wire.busy or bool(self._conn.isexecuting())
@@ -299,13 +354,14 @@ class Connection:
         A query in flight is cancelled on the server, and whoever waits for it gets an
         `psycopg2.OperationalError`. An open transaction is lost.
         """
-        self._wire.close()
+        if hasattr(self, "_wire"):
+            self._wire.close()
         return create_completed_future(self._loop)
 
     @property
     def closed(self) -> int:
         """0 while the connection is open, else not 0."""
-        return self._wire.closed
+        return self._wire.closed if hasattr(self, "_wire") else 0
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -322,7 +378,7 @@ class Connection:
         try:
             wire = self._wire
         except AttributeError:
-            return  # psycopg2 refused the arguments
+            return  # psycopg2 refused the arguments, or was not asked yet
         if wire.forked:
             return
         was_closed = wire.closed
