@@ -6,6 +6,7 @@ The names that aiopg keeps here can be imported from here.
 import asyncio
 import sys
 import traceback
+import uuid
 import warnings
 from collections.abc import Generator
 from types import TracebackType
@@ -54,6 +55,9 @@ __all__ = (
 TIMEOUT = 60.0
 CANCEL_TIMEOUT = 10.0
 
+# The adapters that psycopg2's register_hstore() and register_uuid() set.
+_SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
+
 
 def connect(
     dsn: str | None = None,
@@ -64,6 +68,7 @@ def connect(
     enable_uuid: bool = True,
     echo: bool = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -75,6 +80,9 @@ def connect(
     cancel_timeout: seconds that the server gets to stop a query whose connection was closed; then
         it is left to itself. Nobody waits for that, but a pool counts the connection until then.
         New in aiopgx.
+    raise_query_canceled: when the server cancels a statement (statement_timeout,
+        pg_cancel_backend()), raise `psycopg2.errors.QueryCanceled` as psycopg2 does, instead of
+        aiopg's `asyncio.CancelledError`. New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -86,6 +94,7 @@ def connect(
         enable_uuid=enable_uuid,
         enable_json=enable_json,
         cancel_timeout=cancel_timeout,
+        raise_query_canceled=raise_query_canceled,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -104,7 +113,6 @@ class Connection:
     """
 
     _source_traceback: traceback.StackSummary | None = None
-    _cancels_tasks = True  # by a query that the server cancels; not in the SQLAlchemy dialect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
 
@@ -117,6 +125,7 @@ class Connection:
         enable_hstore: bool = True,
         enable_uuid: bool = True,
         cancel_timeout: float = CANCEL_TIMEOUT,
+        raise_query_canceled: bool = False,
         **kwargs: Any,
     ) -> None:
         if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
@@ -131,6 +140,7 @@ class Connection:
         self._last_usage = self._loop.time()
         self._echo = echo
         self._cancel_timeout = cancel_timeout
+        self._raise_query_canceled = bool(raise_query_canceled)
         self._arguments = (dsn, kwargs)
         self._plan = plan(dsn, kwargs)
         if self._plan is None:
@@ -204,19 +214,27 @@ class Connection:
         self._begun = True
         try:
             await self._reach()
-            raw = self._wire.raw  # psycopg2's registries take no proxies
-            if self._enable_json:
-                psycopg2.extras.register_default_json(raw)
-            if self._enable_uuid:
-                psycopg2.extras.register_uuid(conn_or_curs=raw)
-            if self._enable_hstore:
-                oids, array_oids = await self._get_oids()
-                psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
+            oids = await self._get_oids() if self._enable_hstore else None
+            self._register_types(oids)
         except BaseException as exc:
             trim(exc)
             self.close()
             raise
         return self
+
+    def _register_types(self, hstore: tuple[tuple[int, ...], tuple[int, ...]] | None) -> None:
+        raw = self._wire.raw  # psycopg2's registries take no proxies
+        adapters = psycopg2.extensions.adapters
+        # psycopg2 sets adapters for the whole process: what the program has chosen stays
+        chosen = {key: adapters[key] for key in _SET_BY_PSYCOPG2 if key in adapters}
+        if self._enable_json:
+            psycopg2.extras.register_default_json(raw)
+        if self._enable_uuid:
+            psycopg2.extras.register_uuid(conn_or_curs=raw)
+        if hstore is not None:
+            oids, array_oids = hstore
+            psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
+        adapters.update(chosen)
 
     async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The OIDs of hstore and of its array, in each schema that has the extension."""
@@ -274,23 +292,23 @@ class Connection:
         isolation_level: of the transactions that the cursor begins.
         """
         self._last_usage = self._loop.time()
-        if isinstance(name, type):
-            name, cursor_factory = None, name
         return _ContextManager[Cursor](
             self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
             _close_cursor,
-            None if name is None else close_after_error,
+            None if name is None or isinstance(name, type) else close_after_error,
         )
 
     async def _cursor(
         self,
-        name: str | None = None,
+        name: Any = None,
         cursor_factory: Any = None,
         scrollable: bool | None = None,
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
     ) -> Cursor:
+        if isinstance(name, type):  # here as well: tracers call this in place of cursor()
+            name, cursor_factory = None, name
         if timeout is None:
             timeout = self._timeout
         if self._wire.reason is not None:

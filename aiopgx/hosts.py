@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from ._keywords import explained
+
 # What is looked up in the environment, as libpq does.
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -87,7 +89,10 @@ def plan(dsn: str | None, arguments: dict[str, Any]) -> Plan | None:
     Raises psycopg2's exceptions about the arguments.
     """
     given = {name: value for name, value in arguments.items() if name not in _ARGUMENTS}
-    whole = make_dsn(dsn, **given)
+    try:
+        whole = make_dsn(dsn, **given)
+    except psycopg2.ProgrammingError as error:
+        raise explained(error, given) from None
     parameters = parse_dsn(whole)
     for name, variable in _ENVIRONMENT.items():
         if name not in parameters and os.environ.get(variable):
