@@ -1,13 +1,13 @@
 """What was probably meant by a keyword that neither we nor libpq know."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-# Of asyncpg, psycopg 3 and its pool, with what does the same here.
+# Of asyncpg, its SQLAlchemy dialect, psycopg 3 and its pool: what to use here.
 _ELSEWHERE = {
     "command_timeout": "timeout",
     "conninfo": "dsn",
@@ -18,9 +18,12 @@ _ELSEWHERE = {
     "max_idle": "pool_recycle",
     "max_size": "maxsize",
     "min_size": "minsize",
+    "prepared_statement_cache_size": "nothing, no statement is prepared",
+    "prepared_statement_name_func": "nothing, no statement is prepared",
     "server_settings": "options='-c name=value'",
     "setup": "on_connect",
     "ssl": "sslmode",
+    "statement_cache_size": "nothing, no statement is prepared",
     "username": "user",
 }
 _OURS = """
@@ -55,6 +58,7 @@ def _known(name: str) -> bool:
 
 
 def _meant(name: str) -> str:
-    meant: Iterable[str] = [_ELSEWHERE[name]] if name in _ELSEWHERE else []
-    meant = meant or difflib.get_close_matches(name, (_OURS + _LIBPQ).split(), 1)
-    return "".join(f": did you mean {other}?" for other in meant)
+    if name in _ELSEWHERE:
+        return f": use {_ELSEWHERE[name]}"
+    close = difflib.get_close_matches(name, (_OURS + _LIBPQ).split(), 1)
+    return "".join(f": did you mean {other}?" for other in close)

@@ -22,6 +22,7 @@ cdef class Result:
     cdef long position          # rownumber
     cdef object sent            # query
     cdef bint handed_over
+    cdef public bint outlives   # rows can be fetched when the connection is closed
     cdef bint introduced        # casters find the attributes of their cursor
     cdef int fetching           # the depth of fetches under way
     cdef object columns_seen    # description, once asked for

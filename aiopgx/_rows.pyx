@@ -218,7 +218,7 @@ cdef class Result:
             self.fetching -= 1
 
     cdef int check(self) except -1:
-        if is_closed(self.impl):
+        if not self.outlives and is_closed(self.impl):
             raise psycopg2.InterfaceError("cursor already closed")
         return 0
 

@@ -115,6 +115,7 @@ class Connection:
     _source_traceback: traceback.StackSummary | None = None
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
+    _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
     def __init__(
         self,
@@ -404,6 +405,8 @@ class Connection:
         if was_closed:
             return
         warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, stacklevel=1)
+        if not self._reports_unclosed:
+            return
         context: dict[str, Any] = {"connection": self, "message": "Unclosed connection"}
         if self._source_traceback is not None:
             context["source_traceback"] = self._source_traceback

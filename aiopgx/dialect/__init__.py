@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2
 from sqlalchemy import URL, util
+from sqlalchemy.dialects.postgresql import ranges
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -17,6 +18,7 @@ from sqlalchemy.util.concurrency import await_only
 
 import aiopgx
 
+from . import values
 from .connection import AsyncAdapt_aiopgx_connection
 
 __all__ = ("PGDialect_aiopgx",)
@@ -63,8 +65,19 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
     has_terminate = True
     poolclass = AsyncAdaptedQueuePool
 
-    def __init__(self, client_encoding: str | None = None, **kwargs: Any) -> None:
+    colspecs = util.update_copy(
+        PGDialect_psycopg2.colspecs, {ranges.AbstractMultiRange: values.MultiRange}
+    )
+
+    def __init__(
+        self,
+        client_encoding: str | None = None,
+        native_inet_types: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        values.register_adapters()
+        self._native_inet_types = native_inet_types  # which psycopg2's dialect refuses
         # psycopg2's dialect would set it on the connection, where asynchronous ones refuse it
         self._encoding = client_encoding
 
@@ -95,7 +108,11 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
             # psycopg2's registries take its own connections only, which can't look up OIDs
             if self.use_native_hstore:
                 self._hstore_oids(connection)
-            register(connection.driver_connection._wire.raw)
+            raw = connection.driver_connection._wire.raw
+            register(raw)
+            values.register_multiranges(raw)
+            if self._native_inet_types:
+                values.register_inet(raw)
 
         return on_connect
 

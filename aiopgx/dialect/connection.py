@@ -21,7 +21,7 @@ from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor, _refuse_nul
 from ..log import logger
 from ..utils import trim
-from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor
+from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor, FetchedRows
 from .session import Characteristics, level_of, switch_of
 
 _T = TypeVar("_T")
@@ -56,6 +56,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self.dbapi = dbapi
         self._connection = connection
         connection._raise_query_canceled = True
+        connection._reports_unclosed = False
         self._wire = connection._wire
         raw = connection.raw
         self._control = Cursor(
@@ -84,9 +85,13 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         scrollable: bool | None = None,
         withhold: bool = False,
     ) -> AsyncAdapt_aiopgx_cursor:
-        """Make a cursor, a server-side one if it has a name."""
+        """Make a cursor, a server-side one if it has a name.
+
+        In autocommit a server-side cursor is WITH HOLD: no transaction keeps it open.
+        """
         if name is None:
             return AsyncAdapt_aiopgx_cursor(self, cursor_factory)
+        withhold = withhold or self._autocommit
         return AsyncAdapt_aiopgx_ss_cursor(self, name, cursor_factory, scrollable, withhold)
 
     # Execution
@@ -168,9 +173,12 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             self._busy = True
             outcome = await_only(waiter).pop()
             if type(outcome) is Result:
+                outcome.outlives = True
                 cursor._result = outcome
             elif outcome is not None:
                 raise outcome
+            elif cursor._psycopg.description is not None:
+                cursor._result = FetchedRows(cursor._psycopg)
         except BaseException as exc:
             trim(exc)
             if waiter is None and not wire.busy:
@@ -224,7 +232,16 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def rollback(self) -> None:
         self._check()
         self._refuse_two_phase("rollback")
+        if self._autocommit:
+            self._free_cursors()  # SQLAlchemy's pool takes the connection back
         self._rollback()
+
+    def _free_cursors(self) -> None:
+        """Close the server-side cursors that no transaction closes."""
+        portals = self._connection._portals
+        closing = None if portals is None else portals.close_all()
+        if closing is not None:
+            await_only(closing)
 
     def _rollback(self) -> None:
         if self._status == STATUS_BEGIN:
@@ -409,6 +426,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         if becomes:
             self._configure(old, new)
         elif was:
+            self._free_cursors()
             self._configure(old, Characteristics())
         self._characteristics, self._autocommit = new, becomes
         self._opening = None if becomes else new.begin()
@@ -446,12 +464,19 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         return closed
 
     def close(self) -> None:
-        """Close the connection; an open transaction is lost. Waits for nothing."""
+        """Close the connection; an open transaction is lost.
+
+        Waits until the server has stopped a query that is in flight, `cancel_timeout` seconds at
+        most, so that SQLAlchemy's pool opens no other session meanwhile.
+        """
         self._connection.close()
+        leaving = self._wire.leaving
+        if leaving is not None and not leaving.done() and in_greenlet():
+            await_only(asyncio.wait([leaving]))
 
     def terminate(self) -> None:
         """The same, for SQLAlchemy's pool, from anywhere: also when the loop is gone."""
-        self._connection.close()
+        self.close()
 
 
 def _xid_of(value: Any) -> Any:

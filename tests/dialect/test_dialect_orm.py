@@ -182,13 +182,6 @@ async def test_errors_while_streaming(both, loop_errors):
     assert not loop_errors
 
 
-async def test_streaming_needs_a_transaction(engine):
-    async with engine(isolation_level="AUTOCOMMIT").connect() as connection:
-        with pytest.raises(sa.exc.ProgrammingError, match="outside of transactions"):
-            await connection.stream(NUMBERS)
-        assert await connection.scalar(sa.text("SELECT 1")) == 1
-
-
 async def test_named_cursors_of_the_adapted_connection(engine, url):
     def body(conn):
         conn.cursor().execute("SELECT 1")
