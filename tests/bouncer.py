@@ -73,7 +73,9 @@ class PgBouncer:
     def _popen(self, configuration):
         """It refuses to run as root."""
         user = server._unprivileged_user()
-        identity = {} if user is None else dict(user=user[0], group=user[1], extra_groups=[])
+        identity = {}
+        if user is not None:
+            identity = {"user": user[0], "group": user[1], "extra_groups": []}
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [PROGRAM, str(configuration)],

@@ -1,73 +1,106 @@
-"""A TCP proxy in front of a server, and a listener that is deaf to cancel requests."""
+"""A TCP proxy in front of a server, in threads of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import socket
 import struct
+import threading
+import time
 
-from support import listener
-
-# The first message of a connection that asks for TLS, and of one that cancels a query.
-TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+# With what a connection begins that is there to cancel a query.
 CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
 
 
-@contextlib.asynccontextmanager
-async def proxy(port, *, half_close=True):
-    """The port of a proxy in front of that port of 127.0.0.1.
+@contextlib.contextmanager
+def proxy(port, **habits):
+    """The port of a `Proxy` in front of that port of 127.0.0.1."""
+    running = Proxy(port, **habits)
+    try:
+        yield running.listener.getsockname()[1]
+    finally:
+        running.stop()
 
+
+class Proxy:
+    """Each connection has a thread, and a second one for what the server sends.
+
+    delay: seconds until a connection is passed on.
     half_close: an end of stream is passed on, and the other direction goes on; without it, both
-        directions are closed at the first end of stream, as many proxies do.
+        directions end at the first end of stream, as many proxies have it.
+    deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
     """
 
-    async def serve(reader, writer):
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        directions = {
-            asyncio.ensure_future(_pass_on(reader, server_writer)),
-            asyncio.ensure_future(_pass_on(server_reader, writer)),
-        }
-        when = asyncio.ALL_COMPLETED if half_close else asyncio.FIRST_COMPLETED
-        try:
-            await asyncio.wait(directions, return_when=when)
-        finally:
-            for direction in directions:
-                direction.cancel()
-            await asyncio.gather(*directions, return_exceptions=True)
-            server_writer.close()
+    def __init__(self, port, *, delay=0.0, half_close=True, deaf=False):
+        self.port = port
+        self.delay = delay
+        self.half_close = half_close
+        self.deaf = deaf
+        self.stopping = threading.Event()
+        self.sockets = set()
+        self.threads = []
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.listener.settimeout(0.05)
+        self._start(self._accept)
 
-    async with listener(serve) as proxy_port:
-        yield proxy_port
+    def stop(self):
+        """Close everything."""
+        self.stopping.set()
+        for sock in list(self.sockets):
+            end(sock, socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join()
+        self.listener.close()
+
+    def _start(self, function, *arguments):
+        thread = threading.Thread(target=function, args=arguments)
+        self.threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        while not self.stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                self._start(self._serve, self.listener.accept()[0])
+
+    def _serve(self, client):
+        with client, socket.socket() as server:
+            client.settimeout(None)
+            self.sockets |= {client, server}
+            with contextlib.suppress(OSError):
+                start = client.recv(65536)
+                if self.deaf and start.startswith(CANCEL_REQUEST):
+                    self.stopping.wait()
+                    return
+                time.sleep(self.delay)
+                server.connect(("127.0.0.1", self.port))
+                if not self.half_close and has_ended(client):
+                    return
+                back = threading.Thread(target=self._pass_on, args=(server, client))
+                back.start()
+                server.sendall(start)
+                self._pass_on(client, server)
+                back.join()
+            self.sockets -= {client, server}
+
+    def _pass_on(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        if self.half_close:
+            end(target, socket.SHUT_WR)
+        else:
+            end(target, socket.SHUT_RDWR)
+            end(source, socket.SHUT_RDWR)
 
 
-async def _pass_on(reader, writer):
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
+def has_ended(sock):
+    """Whether an end of stream is all that is left to read."""
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
-@contextlib.asynccontextmanager
-async def deaf_to_cancels(port):
-    """The port of a proxy that takes cancel requests and neither passes them on nor answers.
-
-    To be asked without TLS.
-    """
-    end = asyncio.Event()
-
-    async def serve(reader, writer):
-        start = await reader.readexactly(8)
-        if start == CANCEL_REQUEST:
-            await end.wait()
-            return
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        server_writer.write(start)
-        await asyncio.gather(_pass_on(reader, server_writer), _pass_on(server_reader, writer))
-        server_writer.close()
-
-    async with listener(serve) as proxy_port:
-        try:
-            yield proxy_port
-        finally:
-            end.set()
+def end(sock, how):
+    with contextlib.suppress(OSError):
+        sock.shutdown(how)

@@ -158,7 +158,7 @@ def running(conn, mark):
 
 @contextlib.contextmanager
 def nothing_left(conn, mark):
-    """Whatever still runs with this text in it after the block is ended, for the next test's sake."""
+    """End whatever still runs with this text in it after the block, for the next test."""
     yield
     scalar(
         conn,
