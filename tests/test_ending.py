@@ -13,7 +13,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from support import nothing_left, running, scalar, side_connection, until
 
 PROGRAM = Path(__file__).with_name("ending.py")
-MARK = "/* at the end */"
+MARK = "at the end: "
 LOOPS = ["asyncio", "uvloop"]
 WAYS = ["Ctrl-C", "wait_for", "close", "wait_for, run_until_complete", "close, run_until_complete"]
 
@@ -24,14 +24,33 @@ def looked_at(side):
         yield side
 
 
-async def end_of(way, kind, looked_at, dsns):
-    """Run the program with queries to `dsns`, of which `looked_at` connections see all."""
+async def end_of_each(looked_at, dsns, stopped=True):
+    """Run a program for each way and loop, all at once.
+
+    looked_at: connections that see the queries of all `dsns`.
+    stopped: whether the queries are to be over soon after the end.
+    """
+    ends = [(way, kind) for way in WAYS for kind in LOOPS]
+    outcomes = await asyncio.gather(
+        *(end_of(way, kind, looked_at, dsns, stopped) for way, kind in ends),
+        return_exceptions=True,
+    )
+    failed = {end: outcome for end, outcome in zip(ends, outcomes, strict=True) if outcome}
+    assert not failed
+
+
+async def end_of(way, kind, looked_at, dsns, stopped):
+    mark = f"/* {MARK}{way} {kind} */"
+
+    def count():
+        return sum(running(side, mark) for side in looked_at)
+
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAM, way, kind, MARK, *dsns, stderr=asyncio.subprocess.PIPE
+        sys.executable, PROGRAM, way, kind, mark, *dsns, stderr=asyncio.subprocess.PIPE
     )
     said = asyncio.create_task(process.stderr.read())
     try:
-        await until(lambda: said.done() or count(looked_at) == len(dsns), 20)
+        await until(lambda: said.done() or count() == len(dsns), 20)
         if way == "Ctrl-C":
             process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.wait(), 4)
@@ -40,13 +59,11 @@ async def end_of(way, kind, looked_at, dsns):
             process.kill()
     errors = (await said).decode()
     if way == "Ctrl-C":
-        assert errors.strip().endswith("KeyboardInterrupt")
+        assert errors.strip().endswith("KeyboardInterrupt"), errors
     else:
         assert (errors, process.returncode) == ("", 0)
-
-
-def count(looked_at):
-    return sum(running(side, MARK) for side in looked_at)
+    if stopped:
+        await until(lambda: count() == 0, 2)
 
 
 def unix_socket(dsn, side):
@@ -57,32 +74,24 @@ def unix_socket(dsn, side):
     return [make_dsn(dsn, host=directory)]
 
 
-@pytest.mark.parametrize("kind", LOOPS)
-@pytest.mark.parametrize("way", WAYS)
-async def test_servers(dsn, looked_at, way, kind):
+async def test_servers(dsn, looked_at):
     """Plain connections, over TCP and a Unix socket."""
-    await end_of(way, kind, [looked_at], [dsn, *unix_socket(dsn, looked_at)])
-    await until(lambda: count([looked_at]) == 0, 2)
+    await end_of_each([looked_at], [dsn, *unix_socket(dsn, looked_at)])
 
 
 @pytest.mark.needs("openssl")
 @pytest.mark.needs("pgbouncer")
-@pytest.mark.parametrize("kind", LOOPS)
-@pytest.mark.parametrize("way", WAYS)
-async def test_pooler_and_tls(dsn, looked_at, pooler, tls_server, way, kind):
+async def test_pooler_and_tls(dsn, looked_at, pooler, tls_server):
     """Behind PgBouncer, in the clear and over TLS; and a server over TLS."""
     bouncer, database = pooler("transaction"), parse_dsn(dsn)["dbname"]
     dsns = [bouncer.dsn(database), bouncer.dsn(database, sslmode="require"), tls_server.dsn]
     with side_connection(tls_server.dsn) as other, nothing_left(other, MARK):
-        await end_of(way, kind, [looked_at, other], dsns)
-        await until(lambda: count([looked_at, other]) == 0, 2)
+        await end_of_each([looked_at, other], dsns)
     assert bouncer.alive
 
 
-@pytest.mark.parametrize("kind", LOOPS)
-@pytest.mark.parametrize("way", WAYS)
-async def test_nobody_answers_the_request(dsn, looked_at, way, kind):
+async def test_nobody_answers_the_request(dsn, looked_at):
     """The end is put off for a moment, not for as long as the peer likes."""
     with proxy(looked_at.info.port, deaf=True) as port:
         dsns = [make_dsn(dsn, host="127.0.0.1", port=port, sslmode="disable")]
-        await end_of(way, kind, [looked_at], dsns)
+        await end_of_each([looked_at], dsns, stopped=False)
