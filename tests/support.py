@@ -140,10 +140,10 @@ def greeting():
     )
 
 
-def error_response(severity, sqlstate, text):
+def error_response(severity, sqlstate, text, encoding="utf-8"):
     """The message with which a server refuses."""
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": text}
-    body = b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"
+    body = b"".join(f"{key}{value}\0".encode(encoding) for key, value in fields.items()) + b"\0"
     return message(b"E", body)
 
 
