@@ -226,6 +226,7 @@ cdef class Wire:
     cdef list texts                 # of notices that nobody has seen yet
     cdef PGresult *result           # owned
     # one timer a connection, which is armed again when it fires before the deadline
+    cdef double limit               # seconds that the request has
     cdef double deadline
     cdef double timer_at
     cdef object timer
@@ -262,6 +263,12 @@ cdef class Wire:
     def forked(self):
         """Whether this process is a child of the one that made the connection."""
         return self.forks != _forks
+
+    def look(self):
+        """Hear what has come to an idle connection; whether it is open afterwards."""
+        if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
+            self._on_readable()
+        return not self.closed
 
     def refusal(self, str caller):
         """The error for what would hang or break (another loop or process, a second request), or None.
@@ -405,10 +412,11 @@ cdef class Wire:
     cdef object _wait(self, State state, timeout):
         self.state = state
         self.waiter = waiter = self.loop.create_future()
-        if timeout is not None and timeout <= 0:
+        self.limit = NEVER if timeout is None else timeout
+        if self.limit <= 0:
             self._time_out()
         else:
-            self._arm(self.loop.time(), NEVER if timeout is None else timeout)
+            self._arm(self.loop.time(), self.limit)
         return waiter
 
     cdef int _arm(self, double now, double timeout) except -1:
@@ -448,7 +456,9 @@ cdef class Wire:
     cdef int _time_out(self) except -1:
         self.deadline = NEVER
         if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result([asyncio.TimeoutError()])
+            wanted = "connected" if self.state == CONNECTING else "answered"
+            self.waiter.set_result([asyncio.TimeoutError(
+                f"the server has not {wanted} within {self.limit:g} s")])
         return 0
 
     cdef object _done(self):

@@ -12,6 +12,7 @@ class PoolCore:
     _waiters: deque[Future[Any]]
     _connects: dict[Future[Any], Future[Any] | None]
     _clearing: set[Future[Any]]
+    _leaving: set[Future[None]]
     _closing: bool
     _closed: bool
     def __init__(

@@ -26,6 +26,7 @@ cdef class PoolCore:
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
     cdef public set _clearing       # those of `_connects` that clear a connection instead
+    cdef public set _leaving        # futures of closed connections whose queries the server still runs
     cdef public bint _closing
     cdef public bint _closed
 
@@ -36,6 +37,7 @@ cdef class PoolCore:
         self._waiters = deque()
         self._connects = {}
         self._clearing = set()
+        self._leaving = set()
 
     def __init__(self, loop, minsize, maxsize, recycle):
         self._loop = loop
@@ -59,7 +61,8 @@ cdef class PoolCore:
 
     @property
     def size(self):
-        """How many connections there are: free, in use and being connected."""
+        """How many connections there are: free, in use, being connected, and closed but running on.
+        """
         return self.count()
 
     @property
@@ -73,7 +76,7 @@ cdef class PoolCore:
         return self._closed
 
     cdef Py_ssize_t count(self) except -1:
-        return len(self._free) + len(self._used) + len(self._connects)
+        return len(self._free) + len(self._used) + len(self._connects) + len(self._leaving)
 
     def _check_loop(self):
         """Raise RuntimeError in another event loop: futures made there would never be woken."""

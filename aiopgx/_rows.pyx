@@ -48,7 +48,6 @@ cdef extern from "Python.h":
 cdef object Column = psycopg2.extensions.Column
 cdef object DictRow = psycopg2.extras.DictRow
 cdef object RealDictRow = psycopg2.extras.RealDictRow
-cdef object NamedTupleCursor = psycopg2.extras.NamedTupleCursor
 cdef tuple no_arguments = ()
 
 cdef dict shapes = {
@@ -293,7 +292,8 @@ cdef class Result:
 
     cdef object record_type(self):
         if self.record is None:
-            record = NamedTupleCursor._cached_make_nt(self.names())
+            # on the cursor, as psycopg2 does: programs replace it
+            record = self.impl._cached_make_nt(self.names())
             if not issubclass(record, tuple) or len(record._fields) != self.columns.count:
                 raise TypeError(f"{record!r} is not a namedtuple of {self.columns.count} fields")
             self.record = record

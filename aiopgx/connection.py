@@ -6,6 +6,7 @@ The names that aiopg keeps here can be imported from here.
 import asyncio
 import sys
 import traceback
+import uuid
 import warnings
 from collections.abc import Generator
 from types import TracebackType
@@ -17,6 +18,7 @@ import psycopg2.extras
 
 from ._core import Wire
 from .cursor import Cursor, _close_cursor
+from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
 from .transaction import (
     DefaultCompiler,
@@ -53,6 +55,9 @@ __all__ = (
 TIMEOUT = 60.0
 CANCEL_TIMEOUT = 10.0
 
+# The adapters that psycopg2's register_hstore() and register_uuid() set.
+_SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
+
 
 def connect(
     dsn: str | None = None,
@@ -63,6 +68,7 @@ def connect(
     enable_uuid: bool = True,
     echo: bool = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -74,6 +80,9 @@ def connect(
     cancel_timeout: seconds that the server gets to stop a query whose connection was closed; then
         it is left to itself. Nobody waits for that, but a pool counts the connection until then.
         New in aiopgx.
+    raise_query_canceled: when the server cancels a statement (statement_timeout,
+        pg_cancel_backend()), raise `psycopg2.errors.QueryCanceled` as psycopg2 does, instead of
+        aiopg's `asyncio.CancelledError`. New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -85,6 +94,7 @@ def connect(
         enable_uuid=enable_uuid,
         enable_json=enable_json,
         cancel_timeout=cancel_timeout,
+        raise_query_canceled=raise_query_canceled,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -103,8 +113,8 @@ class Connection:
     """
 
     _source_traceback: traceback.StackSummary | None = None
-    _cancels_tasks = True  # by a query that the server cancels; not in the SQLAlchemy dialect
     _portals: Portals | None = None  # once there was a server-side cursor
+    _begun = False
 
     def __init__(
         self,
@@ -115,6 +125,7 @@ class Connection:
         enable_hstore: bool = True,
         enable_uuid: bool = True,
         cancel_timeout: float = CANCEL_TIMEOUT,
+        raise_query_canceled: bool = False,
         **kwargs: Any,
     ) -> None:
         if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
@@ -125,45 +136,105 @@ class Connection:
         self._loop = get_running_loop()
         kwargs["async_"] = kwargs.pop("async", True)
         kwargs.pop("loop", None)  # an argument of aiopg's before 1.0
-        self._conn = psycopg2.connect(dsn, **kwargs)
-        self._dsn = self._conn.dsn
-        assert self._conn.isexecuting(), "Is conn an async at all???"
         self._timeout = timeout
         self._last_usage = self._loop.time()
         self._echo = echo
-        queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._notifies = ClosableQueue(queue, self._loop)
-        self._wire = Wire(self._conn, self._loop, queue, self._notifies, cancel_timeout)
+        self._cancel_timeout = cancel_timeout
+        self._raise_query_canceled = bool(raise_query_canceled)
+        self._arguments = (dsn, kwargs)
+        self._plan = plan(dsn, kwargs)
+        if self._plan is None:
+            self._open()
+            self._dsn = self._conn.dsn
+        else:
+            self._dsn = self._plan.dsn
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
     def __await__(self) -> Generator[Any, None, "Connection"]:
         return self._connect().__await__()
 
-    async def _connect(self) -> "Connection":
+    def _open(self, **server: str) -> None:
+        """Let psycopg2 start to connect. server: parameters that name one of several servers."""
+        dsn, arguments = self._arguments
+        self._conn = psycopg2.connect(dsn, **{**arguments, **server})
+        assert self._conn.isexecuting(), "Is conn an async at all???"
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._notifies = ClosableQueue(queue, self._loop)
+        self._wire = Wire(self._conn, self._loop, queue, self._notifies, self._cancel_timeout)
+
+    async def _reach(self) -> None:
+        """Connect to the server, or to the first of several that lets us in."""
+        end = None if self._timeout is None else self._loop.time() + self._timeout
+        if self._plan is None:
+            await self._attempt(end)
+            return
+
+        async def attempt(server: dict[str, str]) -> None:
+            self._open(**server)
+            try:
+                await self._attempt(end)
+            except psycopg2.Error:
+                self._wire.close()
+                raise
+
+        await connect_to_first(self._plan, self._loop, end, attempt)
+
+    async def _attempt(self, end: float | None) -> None:
+        """Connect to one server. end: of all attempts, in the loop's time."""
+        raw = self._wire.raw
+        limit = connect_timeout(raw)
+        left = None if end is None else end - self._loop.time()
+        own = limit is not None and (left is None or limit < left)
+        error = (await self._wire.connect(limit if own else left)).pop()
+        if own and isinstance(error, asyncio.TimeoutError):
+            error = expired(raw)
         try:
-            waiter = self._wire.connect(self._timeout)
-        except BaseException as exc:
-            trim(exc)
-            raise
-        try:
-            error = (await waiter).pop()
             if error is not None:
                 raise error
-            raw = self._wire.raw  # psycopg2's registries take no proxies
-            if self._enable_json:
-                psycopg2.extras.register_default_json(raw)
-            if self._enable_uuid:
-                psycopg2.extras.register_uuid(conn_or_curs=raw)
-            if self._enable_hstore:
-                oids, array_oids = await self._get_oids()
-                psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
+        finally:
+            del error  # an exception must not hold itself, by way of this frame
+
+    def _refusal(self) -> RuntimeError | None:
+        """The error for connecting twice, or in another event loop or process."""
+        if self._begun:
+            return RuntimeError("connect() called on a connection that was connected before")
+        if self._plan is None:
+            return self._wire.refusal("connect")
+        if get_running_loop() is not self._loop:
+            return RuntimeError(
+                "connect() called on another event loop than the connection was made on"
+            )
+        return None
+
+    async def _connect(self) -> "Connection":
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+        self._begun = True
+        try:
+            await self._reach()
+            oids = await self._get_oids() if self._enable_hstore else None
+            self._register_types(oids)
         except BaseException as exc:
             trim(exc)
-            error = None  # an exception must not hold itself, by way of this frame
             self.close()
             raise
         return self
+
+    def _register_types(self, hstore: tuple[tuple[int, ...], tuple[int, ...]] | None) -> None:
+        raw = self._wire.raw  # psycopg2's registries take no proxies
+        adapters = psycopg2.extensions.adapters
+        # psycopg2 sets adapters for the whole process: what the program has chosen stays
+        chosen = {key: adapters[key] for key in _SET_BY_PSYCOPG2 if key in adapters}
+        if self._enable_json:
+            psycopg2.extras.register_default_json(raw)
+        if self._enable_uuid:
+            psycopg2.extras.register_uuid(conn_or_curs=raw)
+        if hstore is not None:
+            oids, array_oids = hstore
+            psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
+        adapters.update(chosen)
 
     async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The OIDs of hstore and of its array, in each schema that has the extension."""
@@ -221,23 +292,23 @@ class Connection:
         isolation_level: of the transactions that the cursor begins.
         """
         self._last_usage = self._loop.time()
-        if isinstance(name, type):
-            name, cursor_factory = None, name
         return _ContextManager[Cursor](
             self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
             _close_cursor,
-            None if name is None else close_after_error,
+            None if name is None or isinstance(name, type) else close_after_error,
         )
 
     async def _cursor(
         self,
-        name: str | None = None,
+        name: Any = None,
         cursor_factory: Any = None,
         scrollable: bool | None = None,
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
     ) -> Cursor:
+        if isinstance(name, type):  # here as well: tracers call this in place of cursor()
+            name, cursor_factory = None, name
         if timeout is None:
             timeout = self._timeout
         if self._wire.reason is not None:
@@ -287,6 +358,8 @@ class Connection:
 
     def isexecuting(self) -> bool:
         """Whether a statement is being executed."""
+        if not hasattr(self, "_wire"):
+            return True  # about to connect to the first of several servers
         if self._portals is not None and self._portals.busy:
             return False  # what it does then is for nobody to wait for
         return self._wire.busy or bool(self._conn.isexecuting())
@@ -299,13 +372,14 @@ class Connection:
         A query in flight is cancelled on the server, and whoever waits for it gets an
         `psycopg2.OperationalError`. An open transaction is lost.
         """
-        self._wire.close()
+        if hasattr(self, "_wire"):
+            self._wire.close()
         return create_completed_future(self._loop)
 
     @property
     def closed(self) -> int:
         """0 while the connection is open, else not 0."""
-        return self._wire.closed
+        return self._wire.closed if hasattr(self, "_wire") else 0
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -322,7 +396,7 @@ class Connection:
         try:
             wire = self._wire
         except AttributeError:
-            return  # psycopg2 refused the arguments
+            return  # psycopg2 refused the arguments, or was not asked yet
         if wire.forked:
             return
         was_closed = wire.closed

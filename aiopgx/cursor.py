@@ -220,7 +220,7 @@ class Cursor:
             self._conn.close()
             if isinstance(exc, asyncio.TimeoutError):
                 self._psycopg.close()
-        elif isinstance(exc, QueryCanceledError) and self._conn._cancels_tasks:
+        elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._conn._loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}

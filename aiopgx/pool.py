@@ -8,7 +8,9 @@ import asyncio
 import inspect
 import sys
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,6 +24,9 @@ from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _OnConnect = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
+
+# Seconds after which a connection is looked at before it is given out again.
+_RESTED = 0.005
 
 _CLOSED = "Cannot acquire connection after closing pool"
 
@@ -42,14 +47,15 @@ def create_pool(
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
 
-    minsize: so many connections are made now; if one fails, its error is raised.
+    minsize: so many connections are made now, all at once; if one fails, its error is raised.
     maxsize: so many connections at most; 0 is no limit.
     timeout: seconds that `acquire()` may take, and the connections' own default timeout.
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
     on_connect: a coroutine function, called with each new connection before it is given out.
 
-    Everything else is as for `connect()`.
+    Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
+    its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
     coro = Pool.from_pool_fill(
         dsn,
@@ -193,13 +199,24 @@ class Pool(PoolCore):
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
         """Make a pool of this class and its first `minsize` connections."""
         self = cls(*args, **kwargs)
+        connects = [self._loop.create_task(self._open()) for _ in range(self._minsize)]
         try:
-            while self.size < self._minsize:
-                self._free.append(await self._open())
+            if connects:
+                await asyncio.wait(connects, return_when=asyncio.FIRST_EXCEPTION)
+            failed = [task for task in connects if task.done() and task.exception() is not None]
+            for task in failed or connects:
+                self._free.append(task.result())
         except BaseException:
-            while self._free:
-                self._free.pop().close()
+            self._free.clear()
+            for task in connects:
+                if task.done():
+                    _close_connected(task)
+                else:
+                    task.cancel()
+                    task.add_done_callback(_close_connected)
             raise
+        finally:
+            del connects  # an error holds this frame
         return self
 
     @property
@@ -226,6 +243,10 @@ class Pool(PoolCore):
         self._check_loop()
         self._drop_stale()
         conn = self._take()
+        while conn is not None and not self._alive(conn):
+            self._used.remove(conn)
+            conn.close()
+            conn = self._take()
         if conn is None:
             return await self._wait()  # type: ignore[no-any-return]
         if self._short:
@@ -240,6 +261,13 @@ class Pool(PoolCore):
         for conn in stale:
             self._free.remove(conn)
             conn.close()  # a closed one, too: who closed its `raw` left our side of it open
+
+    def _alive(self, conn: Any) -> bool:
+        """Whether a connection is open: the loop may not have noticed its end while it rested."""
+        if self._loop.time() - conn.last_usage < _RESTED:
+            return True
+        wire = getattr(conn, "_wire", None)  # stand-ins for connections have none
+        return wire is None or wire.look()
 
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
@@ -283,7 +311,7 @@ class Pool(PoolCore):
 
     def _free_or_close(self, conn: Connection) -> None:
         if conn.closed:
-            self._settle()
+            self._part(conn)
             return
         status = conn.raw.get_transaction_status()
         if status != TRANSACTION_STATUS_IDLE:
@@ -296,6 +324,14 @@ class Pool(PoolCore):
 
     def _discard(self, conn: Connection) -> None:
         conn.close()
+        self._part(conn)
+
+    def _part(self, conn: Any) -> None:
+        """A connection is closed. Its place is taken until the server has stopped its query."""
+        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
+        if leaving is not None and not leaving.done() and not self._closing:
+            self._leaving.add(leaving)
+            leaving.add_done_callback(partial(_left, weakref.ref(self)))
         self._settle()
 
     async def _wait(self) -> Any:
@@ -304,7 +340,7 @@ class Pool(PoolCore):
         self._waiters.append(waiter)
         timer = None
         if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, _expire, waiter)
+            timer = self._loop.call_later(self._timeout, self._expire, waiter)
         try:
             self._settle()
             self._top_up()
@@ -333,6 +369,18 @@ class Pool(PoolCore):
         elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
             self._failed(None, exc)
 
+    def _expire(self, waiter: "asyncio.Future[Any]") -> None:
+        if waiter.done():
+            return
+        waiting = sum(not other.done() for other in self._waiters)
+        ending = f", {len(self._leaving)} being ended" if self._leaving else ""
+        waiter.set_exception(
+            asyncio.TimeoutError(
+                f"no connection within {self._timeout:g} s: {len(self._used)} of {self.maxsize} in "
+                f"use, {len(self._connects)} being connected{ending}, {waiting} waiting"
+            )
+        )
+
     def _settle(self) -> None:
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
         for waiter in self._unserved():
@@ -359,7 +407,8 @@ class Pool(PoolCore):
         if task in self._connects:
             waiter = self._connects[task]
             if waiter is None or not waiter.done():  # else its own timeout has told it
-                self._failed(waiter, asyncio.TimeoutError())
+                text = f"a connect was not ready within {self._timeout:g} s"
+                self._failed(waiter, asyncio.TimeoutError(text))
             task.cancel()
 
     def _connected(self, task: "asyncio.Task[Connection]") -> None:
@@ -395,6 +444,7 @@ class Pool(PoolCore):
                 await self._on_connect(conn)
             except BaseException:
                 conn.close()
+                self._part(conn)
                 raise
         return conn
 
@@ -533,6 +583,15 @@ else:
     Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
 
 
-def _expire(waiter: "asyncio.Future[Any]") -> None:
-    if not waiter.done():
-        waiter.set_exception(asyncio.TimeoutError())
+def _close_connected(task: "asyncio.Task[Connection]") -> None:
+    """What was connected for a pool that came to nothing."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+def _left(pool: "weakref.ref[Pool]", leaving: "asyncio.Future[None]") -> None:
+    """The server has stopped a query: the place of its connection is free."""
+    self = pool()
+    if self is not None:
+        self._leaving.discard(leaving)
+        self._settle()

@@ -6,7 +6,6 @@ It is SQLAlchemy's psycopg2 dialect on an asyncio driver: types, options and err
 New in aiopgx.
 """
 
-import asyncio
 from typing import Any
 
 import psycopg2
@@ -54,31 +53,7 @@ async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:
     Statements have no time limit unless `timeout` gives one.
     """
     options = {"timeout": None, "enable_json": False, "enable_uuid": False, "enable_hstore": False}
-    connection: aiopgx.Connection = aiopgx.connect(*args, **{**options, **kwargs})._coro
-    try:
-        limit = _connect_timeout(connection.raw)
-        return await asyncio.wait_for(connection, limit)
-    except asyncio.TimeoutError:
-        if limit is None:
-            raise
-        raise psycopg2.OperationalError(f"connection timeout of {limit} s expired") from None
-    finally:
-        if connection._wire.busy:
-            await connection.close()
-
-
-def _connect_timeout(raw: Any) -> int | None:
-    """Seconds, from libpq's options, service file or environment; None for no limit.
-
-    libpq leaves it to those who wait for it.
-    """
-    value = raw.info.dsn_parameters.get("connect_timeout") or "0"
-    try:
-        return max(int(value), 0) or None
-    except ValueError:
-        raise psycopg2.OperationalError(
-            f'invalid integer value "{value}" for connection option "connect_timeout"'
-        ) from None
+    return await aiopgx.connect(*args, **{**options, **kwargs})
 
 
 class PGDialect_aiopgx(PGDialect_psycopg2):

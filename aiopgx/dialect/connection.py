@@ -55,7 +55,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def __init__(self, dbapi: Any, connection: Any) -> None:
         self.dbapi = dbapi
         self._connection = connection
-        connection._cancels_tasks = False
+        connection._raise_query_canceled = True
         self._wire = connection._wire
         raw = connection.raw
         self._control = Cursor(

@@ -97,11 +97,11 @@ async def test_no_server(engine, url):
 async def test_connect_timeout(engine, url, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(sa.exc.OperationalError, match="timeout of 1 s expired"):
+        with pytest.raises(sa.exc.OperationalError, match="timeout expired"):
             async with engine(url.set(port=port), connect_args={"connect_timeout": 1}).connect():
                 pass
         monkeypatch.setenv("PGCONNECT_TIMEOUT", "1")
-        with pytest.raises(sa.exc.OperationalError, match="timeout of 1 s expired"):
+        with pytest.raises(sa.exc.OperationalError, match="timeout expired"):
             async with engine(url.set(port=port)).connect():
                 pass
     waiting = url.update_query_dict({"connect_timeout": "20"})
