@@ -1,8 +1,9 @@
-# make demo | example-fastapi | example-aiohttp | test | compliance | test-examples | fuzz | bench | lint | clean
+# make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-examples
+#      | fuzz | bench | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test, compliance, test-examples), for `python -m fuzz`
+#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples), for `python -m fuzz`
 #           (make fuzz), for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
@@ -10,6 +11,7 @@
 # them a throw-away one is started, from an installed PostgreSQL or else from a PyPI package that
 # carries one.
 # AIOPGX_CHROMIUM=required (test-examples) fails where there is no Chromium, instead of skipping.
+# AIOPGX_PGBOUNCER=required (test) fails where PgBouncer is missing, instead of leaving its tests out.
 # AIOPGX_LONG=1 (test) generates many more values, for many minutes.
 
 PYTHON =
@@ -23,7 +25,7 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo example-fastapi example-aiohttp test compliance test-examples fuzz bench lint clean
+.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-examples fuzz bench lint clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -39,6 +41,9 @@ test: $(VENV)/.test$(SQLALCHEMY)
 
 compliance: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
+
+test-agents: $(VENV)/.agents
+	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py $(ARGS)
 
 test-examples: $(VENV)/.test-examples
 	@$(BIN)/python -m pytest examples $(ARGS)
@@ -75,6 +80,10 @@ $(VENV)/.bench: $(BIN)/pip $(SOURCES)
 
 $(VENV)/.examples: $(BIN)/pip $(SOURCES)
 	$(call install,examples,AIOPGX_DSN)
+	@touch $@
+
+$(VENV)/.agents: $(BIN)/pip $(SOURCES)
+	$(call install,agents,AIOPGX_TEST_DSN)
 	@touch $@
 
 $(VENV)/.test-examples: $(BIN)/pip $(SOURCES)

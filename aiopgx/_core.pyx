@@ -645,6 +645,8 @@ cdef class Wire:
             self._lost(error)           # which psycopg2 has not understood
         elif self.raw.isexecuting():
             self._broken_off(error)
+        elif self.waiter is None and not isinstance(error, (psycopg2.Error, UnicodeError)):
+            self._lost(error)           # poll() itself is out of order: it would be called for ever
         elif status == TRANSACTION_STATUS_ACTIVE:
             self._answer(error)         # psycopg2 leaves a COPY unfinished
             self.close()
@@ -687,6 +689,7 @@ cdef class Wire:
     cdef object _last_error(self):
         """Why the connection is lost: what the server has said last, else what libpq says."""
         cdef PGresult *res
+        error = connection_error(self.conn)     # before libpq is asked again, and adds to it
         self._take_results()
         if self.state == CLOSED:
             return self.reason
@@ -694,10 +697,11 @@ cdef class Wire:
         if res != NULL and pq.resultStatus(res) == PGRES_FATAL_ERROR:
             impl, query = self.impl, self.query
             give_failure(impl, query)
-            return result_error(self.conn, res, self.codec, impl)
+            said = result_error(self.conn, res, self.codec, impl)
+            return error if said.pgcode is None else said
         if res != NULL:
             pq.clear(res)
-        return connection_error(self.conn)
+        return error
 
     cdef int _take_results(self) except -1:
         """Keep what psycopg2 keeps: the first error, else the last result. 1 when all is read."""

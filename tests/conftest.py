@@ -16,16 +16,22 @@ Fixtures
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
   no_gc        no garbage is collected during the test
+  pooler       ``pooler(mode)`` -> a running `bouncer.PgBouncer` in front of the server
+  tls_server   a second server, with TLS; sslmode=require in its `dsn`
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
 Marks
   all_loops    run the test on each kind of event loop
+  needs(name)  left out, which the report's header says, where that program or package is missing:
+               one of `NEEDED`
 
 Environment
   AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything; tests of the roads, which
                              compare all of them in any run, and aiopg's own are left out
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
   AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
+  AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
+  AIOPGX_AGENTS=required     the same for the monitoring agents
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -40,14 +46,18 @@ import importlib
 import inspect
 import os
 import re
+import shutil
+from importlib.util import find_spec
 
 import psycopg2
 import psycopg2.extensions
 import pytest
 import sqlalchemy
+from bouncer import PROGRAM, PgBouncer
+from certificates import Certificate
 from hypothesis import settings
 from roads import Roads, tally
-from support import LONG, LOOP_KINDS, new_loop, shut_down
+from support import LONG, LOOP_KINDS, new_loop, shut_down, side_connection
 
 import aiopgx
 from aiopgx.tools import server
@@ -59,6 +69,17 @@ USUAL = LOOP == "asyncio" and "AIOPGX_ROAD" not in os.environ
 
 IMPLEMENTATIONS = ["aiopg", "aiopgx"] if USUAL else ["aiopgx"]
 TEMPLATE = "aiopgx_test_template"
+
+# What tests can be marked to need: where it is, and the environment variable that requires it.
+NEEDED = {
+    "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
+    "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
+    **{
+        package: (find_spec(package), "AIOPGX_AGENTS")
+        for package in ("ddtrace", "elasticapm", "newrelic", "wrapt")
+    },
+}
+MISSING = {name: variable for name, (place, variable) in NEEDED.items() if not place}
 
 # Seconds for the coroutine of a test. pytest-timeout's signal does not wake up uvloop.
 LIMIT = 3600 if LONG else 50
@@ -73,7 +94,11 @@ def pytest_configure(config):
     if LONG and config.getoption("timeout", None) is None:
         config.option.timeout = LIMIT
     config.addinivalue_line("markers", "all_loops: run on asyncio, its debug mode and uvloop")
+    config.addinivalue_line("markers", "needs(name): left out where it is missing")
     config.addinivalue_line("filterwarnings", "error")
+    for name, variable in MISSING.items():
+        if os.environ.get(variable) == "required":
+            raise pytest.UsageError(f"{name} is missing, and {variable}=required")
 
 
 # What is about the native road's own rows; what needs SQLAlchemy 2.
@@ -88,7 +113,11 @@ def pytest_report_header(config):
         f"{'sqlalchemy':<15}{sqlalchemy.__version__}",
         f"{'event loop':<15}{LOOP}",
     ]
-    left_out = [*collect_ignore, *([] if USUAL else ["tests of aiopg and of the roads"])]
+    left_out = [
+        *collect_ignore,
+        *([] if USUAL else ["tests of aiopg and of the roads"]),
+        *(f"tests that need {name}" for name in MISSING),
+    ]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 
 
@@ -98,11 +127,15 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_modifyitems(config, items):
-    if USUAL:
-        return
-    own = [item for item in items if "open_roads" in item.fixturenames]
-    config.hook.pytest_deselected(items=own)
-    items[:] = [item for item in items if "open_roads" not in item.fixturenames]
+    left_out = [item for item in items if is_left_out(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not is_left_out(item)]
+
+
+def is_left_out(item):
+    if not USUAL and "open_roads" in item.fixturenames:
+        return True
+    return any(mark.args[0] in MISSING for mark in item.iter_markers("needs"))
 
 
 def pytest_generate_tests(metafunc):
@@ -185,16 +218,6 @@ def no_gc():
 # --- the server -----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def side_connection(dsn, **kwargs):
-    conn = psycopg2.connect(dsn, **kwargs)
-    conn.autocommit = True
-    try:
-        yield conn
-    finally:
-        conn.close()
-
-
 def command(conn, sql):
     with conn.cursor() as cursor:
         cursor.execute(sql)
@@ -253,6 +276,30 @@ def dsn(request, admin, template, server_dsn):
     command(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield psycopg2.extensions.make_dsn(server_dsn, dbname=name)
     command(admin, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def certificate():
+    with Certificate() as files:
+        yield files
+
+
+@pytest.fixture(scope="session")
+def tls_server(certificate):
+    settings = {
+        "ssl": "on",
+        "ssl_cert_file": certificate.certificate,
+        "ssl_key_file": certificate.key,
+    }
+    with server.Cluster(server.find_binaries(), settings) as running:
+        running.dsn += "?sslmode=require"
+        yield running
+
+
+@pytest.fixture
+def pooler(server_dsn, certificate):
+    with contextlib.ExitStack() as stack:
+        yield lambda mode: stack.enter_context(PgBouncer(server_dsn, mode, certificate))
 
 
 # --- the packages ---------------------------------------------------------------------------------

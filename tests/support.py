@@ -9,6 +9,8 @@ import socket
 import struct
 import time
 
+import psycopg2
+
 LOOP_KINDS = ["asyncio", "debug", "uvloop"]
 
 # Whether the tests with generated values may take many minutes.
@@ -47,6 +49,17 @@ async def until(condition, seconds=5.0):
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         await asyncio.sleep(0.01)
     return value
+
+
+@contextlib.contextmanager
+def side_connection(dsn, **kwargs):
+    """A synchronous connection in autocommit."""
+    conn = psycopg2.connect(dsn, **kwargs)
+    conn.autocommit = True
+    try:
+        yield conn
+    finally:
+        conn.close()
 
 
 def scalar(conn, sql, parameters=None):
@@ -127,8 +140,55 @@ def greeting():
     )
 
 
-def error_response(severity, sqlstate, text):
+def error_response(severity, sqlstate, text, encoding="utf-8"):
     """The message with which a server refuses."""
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": text}
-    body = b"".join(f"{key}{value}\0".encode() for key, value in fields.items()) + b"\0"
+    body = b"".join(f"{key}{value}\0".encode(encoding) for key, value in fields.items()) + b"\0"
     return message(b"E", body)
+
+
+def running(conn, mark):
+    """How many statements with this text in them the server executes, seen from outside."""
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
+    )
+    return scalar(conn, sql, (f"%{mark}%",))
+
+
+@contextlib.contextmanager
+def nothing_left(conn, mark):
+    """End whatever still runs with this text in it after the block, for the next test."""
+    yield
+    scalar(
+        conn,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE query LIKE %s AND pid <> pg_backend_pid()",
+        (f"%{mark}%",),
+    )
+
+
+@contextlib.asynccontextmanager
+async def peak_of_sessions(conn, pause=0.005):
+    """The most sessions at a time of `conn`'s database, its own aside, during the block.
+
+    Gives a list whose only item is the peak so far. The server is asked in a thread, every
+    `pause` seconds.
+    """
+    peak = [0]
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+
+    async def look():
+        while True:
+            peak[0] = max(peak[0], await asyncio.to_thread(scalar, conn, sql))
+            await asyncio.sleep(pause)
+
+    task = asyncio.create_task(look())
+    try:
+        yield peak
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
