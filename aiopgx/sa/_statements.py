@@ -71,7 +71,7 @@ class Statement:
             or any(position is None for _, _, position, _ in self._binds)
         )
         self.names = _names(compiled)
-        self.result_map = ResultMap(compiled._result_columns)
+        self.result_map = ResultMap(compiled)
 
     def bind(
         self, values: Any, extracted: Sequence[Any] | None, collected: Any
