@@ -1,10 +1,3 @@
 from ._libpq cimport PGconn
 
-
-cdef class Cancel:
-    cdef int peer
-
-    cdef int closed(self) except -1
-
-
-cdef Cancel cancel_query(PGconn *conn, object loop, object evict)
+cdef object cancel_query(PGconn *conn, bint unsent, object loop, double limit)

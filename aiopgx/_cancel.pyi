@@ -1,5 +1,4 @@
+import asyncio
 from typing import Any
 
-LIMIT: float
-
-def cancel_and_close(raw: Any) -> None: ...
+def cancel_and_close(raw: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None: ...

@@ -1,22 +1,33 @@
-"""Telling the server to stop a query whose connection is being closed.
+"""Ending a session in which a query runs: the server is told to stop, then the session is closed.
 
-The request goes over a connection of its own. Where psycopg2's libpq has PQcancelStart the event
-loop drives it; elsewhere PQcancel runs in a daemon thread, since it blocks. Nobody waits for it,
-and nothing is said when it fails: the server may be gone, or the query already over.
+The order matters: a connection pooler knows whom a cancel request is for only as long as the client
+is there. So the PGconn goes on living here, without its psycopg2 connection: the request is sent, the
+query's end is read, and only then is the session closed. A server that still reads the query ignores
+a request, so it is asked again until the query is over.
 
-A server that still reads the query when the request comes ignores the request, and runs the query
-for nobody. So the connection's socket is kept until the server has hung up, and it is asked again.
+A daemon thread does all this while there is something to do, so that it goes on when the event loop
+is held up, or ends. The request is on its way before anybody goes on. Nobody has to wait for the
+rest, and nothing is said when it fails: the server may be gone. The end of the program waits for it,
+for a second.
 """
 
+import atexit
+import os
+import select
 import threading
 import time
+from contextlib import suppress
 
 from ._libpq cimport (
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
     PGRES_POLLING_READING,
     PGRES_POLLING_WRITING,
     PGcancel,
     PGcancelConn,
     PGconn,
+    PGresult,
     pq,
 )
 from ._socket cimport socket_close, socket_dup, socket_end, socket_ended, socket_ready
@@ -24,189 +35,348 @@ from ._socket cimport socket_close, socket_dup, socket_end, socket_ended, socket
 cdef extern from "_frames.h":
     pass
 
-# Seconds after which the server is left to itself.
-LIMIT = 10.0
-# Seconds until it is asked again, at first; each time twice as long.
+# Seconds until the server is asked again, at first; each time twice as long.
 AGAIN = 0.1
+# Seconds for which the end of the program waits.
+LAST = 1.0
+# Milliseconds between looks for what has come to be done, and for the time.
+LOOK = 10
+
+cdef object _lock = threading.Lock()    # of the next two
+cdef set _endings = set()
+cdef object _worker = None
+# The parent's, in a forked child, where nothing may be sent or closed.
+cdef list _parents = []
 
 
-cdef class Cancel:
-    """One query to be stopped: `closed()` is to be called when its connection has been closed."""
+cdef void _ignore_notice(void *arg, const PGresult *res) noexcept nogil:
+    pass
 
-    # `peer` is the connection's socket, a descriptor of our own; -1 if there is none
 
-    def __cinit__(self):
-        self.peer = -1
+cdef class _Request:
+    """Asks the server to stop, as often as start() is called."""
 
-    def __dealloc__(self):
-        if self.peer >= 0:
-            socket_close(self.peer)
+    cdef int start(self) except -1:
+        raise NotImplementedError
 
-    cdef int closed(self) except -1:
-        if self.peer >= 0:
-            socket_end(self.peer)   # libpq's close alone would not, while we hold the socket
+    cdef bint pending(self) except -1:
+        """Whether it is under way."""
+        raise NotImplementedError
+
+    cdef int go_on(self) except -1:
+        """Do what can be done without waiting."""
+        return 0
+
+    cdef int register(self, poller) except -1:
+        """Name what go_on() waits for."""
         return 0
 
 
-cdef class _Driven(Cancel):
-    """The event loop drives it, and keeps it alive."""
+cdef class _Driven(_Request):
+    """Step by step, with libpq's PQcancelStart."""
 
     cdef PGcancelConn *conn
-    cdef object loop
-    cdef object evict           # called with the number of a socket that we are about to watch
-    cdef object timer
-    cdef double delay
-    cdef double end
-    cdef int fd                 # of the request, while it is watched
-    cdef bint writing
+    cdef int status
+    cdef bint asked
     cdef bint sending
-
-    def __cinit__(self):
-        self.fd = -1
 
     def __dealloc__(self):
         if self.conn != NULL:
             pq.cancelFinish(self.conn)
 
-    cdef int start(self, PGconn *conn, loop, evict) except -1:
-        self.conn = pq.cancelCreate(conn)
-        if self.conn == NULL or not pq.cancelStart(self.conn):
+    cdef int start(self) except -1:
+        if self.sending or self.conn == NULL:
             return 0
-        self.loop = loop
-        self.evict = evict
-        self.delay = AGAIN
-        self.end = loop.time() + LIMIT
-        self.timer = loop.call_later(self.delay, self.again)
-        self.sending = True
-        self.step()
-        return 0
-
-    def step(self):
-        """Go on until the socket would block; on this machine that is often the whole way."""
-        cdef int status
-        self._unwatch()
-        while self.sending:
-            status = pq.cancelPoll(self.conn)
-            if status != PGRES_POLLING_READING and status != PGRES_POLLING_WRITING:
-                self.sending = False
-                break
-            self.writing = status == PGRES_POLLING_WRITING
-            if not socket_ready(pq.cancelSocket(self.conn), self.writing):
-                self._watch()
-                break
-
-    cdef int closed(self) except -1:
-        Cancel.closed(self)
-        if self.timer is not None and self.peer >= 0:
-            self.evict(self.peer, self.loop)
-            self.loop.add_reader(self.peer, self.on_peer)
-        return 0
-
-    def on_peer(self):
-        if socket_ended(self.peer):
-            self._finish()
-
-    def again(self):
-        """The server has not hung up."""
-        if self.loop.time() >= self.end or self.peer < 0:
-            self._finish()
-            return
-        if not self.sending:
+        if self.asked:
             pq.cancelReset(self.conn)
-            self.sending = pq.cancelStart(self.conn) != 0
-            self.step()
-        self.delay *= 2
-        self.timer = self.loop.call_later(self.delay, self.again)
+        self.asked = True
+        self.sending = pq.cancelStart(self.conn) != 0
+        return self.go_on()
 
-    cdef int _finish(self) except -1:
-        self._unwatch()
-        self.timer.cancel()
-        if self.peer >= 0:
-            self.loop.remove_reader(self.peer)
-            socket_close(self.peer)
-            self.peer = -1
-        pq.cancelFinish(self.conn)
-        self.conn = NULL
-        self.sending = False
+    cdef bint pending(self) except -1:
+        return self.sending
+
+    cdef int go_on(self) except -1:
+        while self.sending:
+            self.status = pq.cancelPoll(self.conn)
+            self.sending = self.status in (PGRES_POLLING_READING, PGRES_POLLING_WRITING)
+            if self.sending and not socket_ready(
+                    pq.cancelSocket(self.conn), self.status == PGRES_POLLING_WRITING):
+                break
         return 0
 
-    cdef int _watch(self) except -1:
-        self.fd = pq.cancelSocket(self.conn)
-        self.evict(self.fd, self.loop)
-        if self.writing:
-            self.loop.add_writer(self.fd, self.step)
-        else:
-            self.loop.add_reader(self.fd, self.step)
-        return 0
-
-    cdef int _unwatch(self) except -1:
-        if self.fd < 0:
-            return 0
-        if self.writing:
-            self.loop.remove_writer(self.fd)
-        else:
-            self.loop.remove_reader(self.fd)
-        self.fd = -1
+    cdef int register(self, poller) except -1:
+        if self.sending:
+            poller.register(
+                pq.cancelSocket(self.conn),
+                select.POLLIN if self.status == PGRES_POLLING_READING else select.POLLOUT)
         return 0
 
 
-cdef class _Blocking(Cancel):
-    """PQcancel, for libpq 16 and older: to be called in a thread."""
+cdef class _Blocking(_Request):
+    """PQcancel, for libpq 16 and older: in a thread of its own, since it may take its time."""
 
     cdef PGcancel *cancel
+    cdef bint running
 
     def __dealloc__(self):
         if self.cancel != NULL:
             pq.freeCancel(self.cancel)
 
+    cdef int start(self) except -1:
+        if not self.running and self.cancel != NULL:
+            self.running = True
+            if _in_thread(self) is None:
+                self.running = False
+        return 0
+
+    cdef bint pending(self) except -1:
+        return self.running
+
     def __call__(self):
         cdef char error[256]
-        cdef double delay = AGAIN
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end:
-            with nogil:
-                pq.cancel(self.cancel, error, sizeof(error))
-            time.sleep(delay)
-            delay *= 2
-            if self.peer < 0 or socket_ended(self.peer):
-                return
+        with nogil:
+            pq.cancel(self.cancel, error, sizeof(error))
+        self.running = False
 
 
-cdef Cancel cancel_query(PGconn *conn, object loop, object evict):
-    """Ask the server to stop what it does for `conn`, which is to be closed right afterwards."""
+cdef _Request _request(PGconn *conn):
     cdef _Driven driven
     cdef _Blocking blocking
-    if pq.cancelCreate != NULL and not loop.is_closed():
+    if pq.cancelCreate != NULL:
         driven = _Driven()
-        driven.peer = socket_dup(pq.socket(conn))
-        driven.start(conn, loop, evict)
+        driven.conn = pq.cancelCreate(conn)
         return driven
     blocking = _Blocking()
-    blocking.peer = socket_dup(pq.socket(conn))
     blocking.cancel = pq.getCancel(conn)
-    if blocking.cancel != NULL:
-        _in_thread(blocking)
     return blocking
 
 
-def cancel_and_close(raw):
+cdef class _Ending:
+    """One session that ends."""
+
+    cdef PGconn *conn           # owned; NULL when it is closed
+    cdef int peer               # then: its socket, a descriptor of our own; -1 when it has ended
+    cdef _Request request
+    cdef double end
+    cdef double next            # when to ask again
+    cdef double delay
+    cdef object leaving         # a future: the server has hung up, or time is over
+    cdef object loop            # that of the future
+
+    def __cinit__(self):
+        self.peer = -1
+
+    def __dealloc__(self):
+        if self.conn != NULL:
+            pq.finish(self.conn)
+        if self.peer >= 0:
+            socket_close(self.peer)
+
+    cdef int turn(self) except -1:
+        """Do what can be done now."""
+        now = time.monotonic()
+        if self.request.pending():
+            self.request.go_on()
+        if self.socket() >= 0 and socket_ready(self.socket(), False):
+            self.read()
+        if self.over() or now >= self.end:
+            self.finish()
+        elif self.conn != NULL and now >= self.next:
+            self.delay *= 2
+            self.next = now + self.delay
+            self.request.start()
+        return 0
+
+    cdef int socket(self) noexcept:
+        return self.peer if self.conn == NULL else pq.socket(self.conn)
+
+    cdef bint over(self) except -1:
+        # a request that is under way is not given up: a proxy may have ended the session already
+        return self.conn == NULL and self.peer < 0 and not self.request.pending()
+
+    cdef int read(self) except -1:
+        """Throw away what the server says, until the query is over or the server has hung up."""
+        if self.conn == NULL:
+            if socket_ended(self.peer):
+                socket_close(self.peer)
+                self.peer = -1
+        elif not pq.consumeInput(self.conn) or self.query_over():
+            self.leave()
+        return 0
+
+    cdef bint query_over(self) except -1:
+        cdef PGresult *res
+        cdef int status
+        while not pq.isBusy(self.conn):
+            res = pq.getResult(self.conn)
+            if res == NULL:
+                return True
+            status = pq.resultStatus(res)
+            pq.clear(res)
+            if status == PGRES_COPY_OUT and not self.copy_over():
+                return False
+            if status == PGRES_COPY_IN and pq.putCopyEnd(self.conn, b"cancelled") != 1:
+                return True
+            if status == PGRES_COPY_BOTH:
+                return True             # libpq would give it again and again
+        return False
+
+    cdef bint copy_over(self) except -1:
+        cdef char *data = NULL
+        cdef int length = 1
+        while length > 0:
+            length = pq.getCopyData(self.conn, &data, 1)
+            if length > 0:
+                pq.freemem(data)
+        return length != 0
+
+    cdef int leave(self) except -1:
+        """Close the session; its socket is kept to see the server hang up."""
+        self.peer = socket_dup(pq.socket(self.conn))
+        pq.finish(self.conn)
+        self.conn = NULL
+        if self.peer >= 0:
+            socket_end(self.peer)       # libpq's close alone would not, while we hold the socket
+        return 0
+
+    cdef int finish(self) except -1:
+        """Let go of everything, and tell it."""
+        if self.conn != NULL:
+            pq.finish(self.conn)
+            self.conn = NULL
+        if self.peer >= 0:
+            socket_close(self.peer)
+            self.peer = -1
+        with _lock:
+            _endings.discard(self)
+        if self.leaving is not None:
+            with suppress(RuntimeError):        # the loop is closed
+                self.loop.call_soon_threadsafe(_tell, self.leaving)
+        return 0
+
+
+def _tell(future):
+    if not future.done():
+        future.set_result(None)
+
+
+cdef object cancel_query(PGconn *conn, bint unsent, object loop, double limit):
+    """Take a PGconn over, stop what runs there, and close it.
+
+    unsent: a part of the query has not been sent yet: the server shall not get the rest.
+    limit: seconds after which the server is left to itself.
+
+    Returns the future of `loop` that is done when the server has hung up, or time is over; None if
+    the loop is closed.
+    """
+    cdef _Ending ending = _Ending()
+    ending.conn = conn
+    pq.setNoticeReceiver(conn, _ignore_notice, NULL)
+    if unsent:
+        socket_end(pq.socket(conn))
+    if not loop.is_closed():
+        ending.loop = loop
+        ending.leaving = loop.create_future()
+    now = time.monotonic()
+    ending.end = now + limit
+    ending.delay = AGAIN
+    ending.next = now + AGAIN
+    ending.request = _request(conn)
+    ending.request.start()
+    if not _hand_over(ending):
+        _wait(now + LAST)
+    return ending.leaving
+
+
+cdef bint _hand_over(_Ending ending) except -1:
+    """Let the thread go on. False if there is none to be had."""
+    global _worker
+    with _lock:
+        _endings.add(ending)
+        if _worker is None:
+            _worker = _in_thread(_work)
+        return _worker is not None
+
+
+def _work():
+    """Go on with all that is to be done, until nothing is left."""
+    global _worker
+    while True:
+        with _lock:
+            endings = list(_endings)
+            if not endings:
+                _worker = None
+                return
+        _look(endings)
+
+
+def _look(endings):
+    cdef _Ending ending
+    poller = select.poll()
+    for ending in endings:
+        if ending.socket() >= 0:
+            poller.register(ending.socket(), select.POLLIN)
+        ending.request.register(poller)
+    poller.poll(LOOK)
+    for ending in endings:
+        ending.turn()
+
+
+@atexit.register
+def _at_exit():
+    _wait(time.monotonic() + LAST)
+
+
+def _wait(end):
+    """Wait until nothing is left to do; do it here if there is no thread."""
+    while _endings and time.monotonic() < end:
+        if _worker is None:
+            _look(list(_endings))
+        else:
+            time.sleep(0.005)
+
+
+def _after_fork():
+    global _lock, _worker
+    # what is under way is the parent's: never to be finished here, not even by the collector
+    _parents.extend(_endings)
+    _endings.clear()
+    _lock = threading.Lock()
+    _worker = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def cancel_and_close(raw, loop):
     """The same without libpq's functions: psycopg2 cancels, then closes, in a thread.
 
-    Its cancel() holds the GIL while it talks to the server, so this is for want of better.
+    Its cancel() holds the GIL while it talks to the server, so this is for want of better. Returns
+    the future that is done then, or None.
     """
+    leaving = None if loop.is_closed() else loop.create_future()
+
     def work():
         try:
             raw.cancel()
         finally:
             raw.close()
-    if not _in_thread(work):
+            if leaving is not None:
+                with suppress(RuntimeError):    # the loop is closed
+                    loop.call_soon_threadsafe(_tell, leaving)
+    if _in_thread(work) is None:
         raw.close()
+        return None
+    return leaving
 
 
-cdef bint _in_thread(function) except -1:
-    """False at the interpreter's end, when there are no threads to be had."""
+cdef object _in_thread(function):
+    """A thread that runs it; None at the interpreter's end, when there are none to be had."""
+    thread = threading.Thread(target=function, name="aiopgx-cancel", daemon=True)
     try:
-        threading.Thread(target=function, name="aiopgx-cancel", daemon=True).start()
+        thread.start()
     except RuntimeError:
-        return False
-    return True
+        return None
+    return thread

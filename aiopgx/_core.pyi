@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
+
 from .utils import ClosableQueue
 
 native_road: bool
@@ -13,6 +15,7 @@ class Wire:
         loop: asyncio.AbstractEventLoop,
         queue: asyncio.Queue[Any],
         notifies: ClosableQueue,
+        cancel_timeout: float,
     ) -> None: ...
     @property
     def raw(self) -> Any: ...
@@ -22,6 +25,11 @@ class Wire:
     def native(self) -> bool: ...
     @property
     def rests(self) -> int: ...
+    @property
+    def leaving(self) -> asyncio.Future[None] | None: ...
+    @property
+    def reason(self) -> BaseException | None: ...
+    def closed_error(self, text: str) -> psycopg2.InterfaceError: ...
     @property
     def closed(self) -> int: ...
     @property

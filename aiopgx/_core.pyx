@@ -33,6 +33,7 @@ from psycopg2.extensions import (
     POLL_WRITE,
     TRANSACTION_STATUS_ACTIVE,
     TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_UNKNOWN,
     Notify,
 )
 
@@ -40,13 +41,15 @@ from ._cancel import cancel_and_close
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from ._cancel cimport Cancel, cancel_query
+from ._cancel cimport cancel_query
 from ._errors cimport (
     codec_of,
     connection_error,
     decode,
+    farewell_error,
     layout_known,
     make_error,
+    readable_error,
     result_error,
     utf8_codec,
 )
@@ -62,7 +65,10 @@ from ._libpq cimport (
     PGRES_FATAL_ERROR,
     PGRES_NONFATAL_ERROR,
     PGRES_TUPLES_OK,
+    PG_DIAG_SEVERITY_NONLOCALIZED,
+    PG_DIAG_SQLSTATE,
     NoticeProcessor,
+    NoticeReceiver,
     PGconn,
     PGnotify,
     PGresult,
@@ -71,7 +77,7 @@ from ._libpq cimport (
 from ._rows cimport Result
 from ._socket cimport socket_ready
 from ._statements cimport merge, quotes_plainly
-from ._structs cimport give_failure, is_closed
+from ._structs cimport genuine_connection, give_failure, is_closed, take_connection
 
 cdef extern from "_frames.h":
     pass
@@ -102,9 +108,11 @@ cdef unsigned int _forks = 0
 # knowledge, and the number comes back for another connection.
 cdef object _watchers = weakref.WeakValueDictionary()
 
-# Who reads while libpq's notice callback may be called; else psycopg2 keeps the text.
+# Who reads while libpq's notice callbacks may be called: itself, or by psycopg2's poll().
 cdef Wire _reader = None
+cdef Wire _poller = None
 cdef NoticeProcessor _psycopg2_notice = NULL
+cdef NoticeReceiver _default_receiver = NULL
 
 # Notices that are kept, if psycopg2's list is: as psycopg2 has it.
 cdef enum:
@@ -132,6 +140,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:
+    """What an idle connection hears: a notice, or why the server ends the session."""
+    cdef const char *severity = pq.resultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED)
+    cdef const char *sqlstate
+    if _poller is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
+        sqlstate = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
+        _poller.farewell = (
+            <bytes>pq.resultErrorMessage(res), None if sqlstate == NULL else <bytes>sqlstate)
+    _default_receiver(arg, res)
+
+
 cdef void _on_notice(void *arg, const char *message) noexcept with gil:
     if _reader is None:
         _psycopg2_notice(arg, message)
@@ -153,10 +172,29 @@ cdef int check_timeout(timeout) except -1:
     return 0
 
 
+cdef object _frameless(error):
+    """The same exception to be kept: it holds nobody's frames."""
+    if isinstance(error, psycopg2.Error):
+        return copy(error)
+    return psycopg2.OperationalError(f"Connection closed: {error!r}")
+
+
+cdef object _operational(error):
+    """What those get who wait for notifications, whatever class the server's reason has."""
+    kept = _frameless(error)
+    if isinstance(kept, psycopg2.OperationalError):
+        return kept
+    told = psycopg2.OperationalError(str(kept))
+    told.__cause__ = kept
+    return told
+
+
 cdef class Wire:
     """Drives one psycopg2 connection on one event loop.
 
-    `queue` gets the notifications; `notifies`, its reading side, is closed with the connection.
+    raw: what psycopg2.connect() gave; what is kept is the genuine connection behind proxies.
+    queue: gets the notifications; `notifies`, its reading side, is closed with the connection.
+    cancel_timeout: seconds that a query gets to stop after the connection was closed.
     """
 
     cdef object __weakref__
@@ -164,6 +202,10 @@ cdef class Wire:
     cdef readonly object loop
     cdef readonly bint native
     cdef readonly unsigned long rests   # requests that left no transaction open
+    cdef readonly object leaving    # done when a session closed with a query in flight has ended
+    cdef readonly object reason     # the exception with which the connection was lost, or None
+    cdef double cancel_timeout
+    cdef tuple farewell             # the server's last words to an idle connection, and SQLSTATE
     cdef object codec               # decodes texts
     cdef bint plain                 # simple parameters need not go through psycopg2
     cdef object queue
@@ -188,8 +230,9 @@ cdef class Wire:
     cdef double timer_at
     cdef object timer
 
-    def __cinit__(self, raw, loop, queue, notifies):
-        self.raw = raw
+    def __cinit__(self, raw, loop, queue, notifies, cancel_timeout):
+        self.raw = genuine_connection(raw)
+        self.cancel_timeout = cancel_timeout
         self.loop = loop
         self.queue = queue
         self.notifies = notifies
@@ -236,6 +279,14 @@ cdef class Wire:
                 f"is already waiting for incoming data")
         return None
 
+    def closed_error(self, str text):
+        """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
+        if self.reason is None or not self.closed:
+            return psycopg2.InterfaceError(text)
+        error = psycopg2.InterfaceError(f"{text}: {str(self.reason).strip()}")
+        error.__cause__ = _frameless(self.reason)
+        return error
+
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets [None] or [an exception]."""
         refusal = self.refusal("connect")
@@ -257,7 +308,7 @@ cdef class Wire:
         cdef bytes query = None
         check_timeout(timeout)
         if is_closed(impl) or self.state == CLOSED:
-            raise psycopg2.InterfaceError("cursor already closed")
+            raise self.closed_error("cursor already closed")
         if parameters is None:
             query = impl.mogrify(operation)
         else:
@@ -270,7 +321,7 @@ cdef class Wire:
         if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
             raise ValueError("a statement cannot contain NUL (0x00) characters")
         if is_closed(impl) or self.state == CLOSED:
-            raise psycopg2.InterfaceError("cursor already closed")
+            raise self.closed_error("cursor already closed")
         if self.raw.isexecuting():
             raise make_error(
                 psycopg2.ProgrammingError,
@@ -292,7 +343,7 @@ cdef class Wire:
     def execute_foreign(self, start, operation, parameters, timeout):
         """Let psycopg2 execute: call `start`, drive poll(). The future gets [None]. After refusal()."""
         if self.state == CLOSED:
-            raise psycopg2.InterfaceError("cursor already closed")
+            raise self.closed_error("cursor already closed")
         check_timeout(timeout)
         start(operation, parameters)
         waiter = self._wait(FOREIGN, timeout)
@@ -311,9 +362,10 @@ cdef class Wire:
             self._shut(was)
 
     def _shut(self, int was):
+        cdef bint unsent = self.writing
         self._unwatch()
         try:
-            self._close_raw(was)
+            self._close_raw(was, unsent)
         finally:
             self.conn = NULL
             self._end(psycopg2.OperationalError("Connection closed"))
@@ -328,25 +380,24 @@ cdef class Wire:
         if self.result != NULL:
             pq.clear(self.result)
             self.result = NULL
-        if not self.loop.is_closed():
-            self._answer(error)
-            # kept for as long as somebody may read, so not the one that holds the waiter's frames
-            self.notifies.close(copy(error))
+        if self.loop.is_closed():
+            return 0
+        self._answer(error)
+        self.notifies.close(_operational(error))
         return 0
 
-    cdef int _close_raw(self, int was) except -1:
-        cdef Cancel cancel
-        if self.raw.closed or not (was == BUSY or was == FOREIGN):
+    cdef int _close_raw(self, int was, bint unsent) except -1:
+        """Close the psycopg2 connection. unsent: a part of the query has not been sent."""
+        if not (was == BUSY or was == FOREIGN) or self.raw.closed:
             self.raw.close()
-        elif self.conn == NULL:
-            cancel_and_close(self.raw)
-        else:
-            cancel = None
+        elif self.conn != NULL and take_connection(self.raw, self.conn):
             try:
-                cancel = cancel_query(self.conn, self.loop, evict)
+                self.leaving = cancel_query(
+                    self.conn, unsent, self.loop, self.cancel_timeout)
             finally:
                 self.raw.close()
-            cancel.closed()
+        else:
+            self.leaving = cancel_and_close(self.raw, self.loop)
         return 0
 
     # The waiter and its deadline
@@ -374,10 +425,17 @@ cdef class Wire:
         return 0
 
     def _on_timer(self):
-        cdef double now
         self.timer = None
+        try:
+            self._look()
+        except BaseException as error:
+            self._broken_off(error)
+
+    cdef int _look(self) except -1:
+        """The timer has fired: for the deadline, or to see whether the connection is still ours."""
+        cdef double now
         if self.waiter is None or self.state == CLOSED:
-            return
+            return 0
         now = self.loop.time()
         if self.raw.closed:
             self._closed_elsewhere()
@@ -385,6 +443,7 @@ cdef class Wire:
             self._time_out()
         else:
             self._set_timer(now)
+        return 0
 
     cdef int _time_out(self) except -1:
         self.deadline = NEVER
@@ -442,19 +501,20 @@ cdef class Wire:
         return 0
 
     def _on_connecting(self):
+        try:
+            self._go_on_connecting()
+        except BaseException as error:
+            self._broken_off(error)
+
+    cdef int _go_on_connecting(self) except -1:
         # libpq opens and closes sockets on the way, one after the other with several hosts:
         # nothing stays watched over a poll()
         self._unwatch()
         if self.state != CONNECTING or self.waiter is None or self.waiter.done():
-            return
-        try:
-            wanted = self.raw.poll()
-        except BaseException as error:
-            self._answer(error)
-            return
+            return 0
+        wanted = self.raw.poll()
         if wanted == POLL_OK:
-            self._connected()
-            return
+            return self._connected()
         self._watch()
         if wanted == POLL_WRITE:
             self.writing = True
@@ -462,12 +522,14 @@ cdef class Wire:
         else:
             self.reading = True
             self.loop.add_reader(self.fd, self._on_connecting)
+        return 0
 
     cdef int _connected(self) except -1:
-        global _psycopg2_notice
+        global _psycopg2_notice, _default_receiver
         if pq.libVersion:
             self.conn = <PGconn *>PyCapsule_GetPointer(
                 self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
+            _default_receiver = pq.setNoticeReceiver(self.conn, _on_result, NULL)
         if _native:
             # the same for every connection of psycopg2, which is its argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
@@ -485,21 +547,47 @@ cdef class Wire:
         """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
         return self._lost(psycopg2.OperationalError("Connection closed"))
 
+    cdef int _broken_off(self, error) except -1:
+        """A callback has failed: nobody is left waiting for what may never come."""
+        cdef State was = self.state
+        cdef bint unsent = self.writing
+        cdef bint heard = self.waiter is not None and not self.waiter.done()
+        self.state = CLOSED
+        try:
+            self._unwatch()
+            self._close_raw(was, unsent)
+        except Exception:
+            pass                        # it is the first failure that counts
+        finally:
+            self.conn = NULL
+            told = readable_error(error)
+            self.reason = _frameless(told)
+            self._end(told)
+        if not heard and not isinstance(error, psycopg2.Error | UnicodeDecodeError):
+            raise error                 # at least the loop's exception handler hears of it
+        return 0
+
     def _on_readable(self):
-        if self.raw.closed:
-            self._closed_elsewhere()
-        elif self.state == BUSY:
-            self._read()
-        else:
-            self._poll()
+        try:
+            if self.raw.closed:
+                self._closed_elsewhere()
+            elif self.state == BUSY:
+                self._read()
+            else:
+                self._poll()
+        except BaseException as error:
+            self._broken_off(error)
 
     def _on_writable(self):
-        if self.raw.closed:
-            self._closed_elsewhere()
-        elif self.state == BUSY:
-            self._flush()
-        else:
-            self._poll()
+        try:
+            if self.raw.closed:
+                self._closed_elsewhere()
+            elif self.state == BUSY:
+                self._flush()
+            else:
+                self._poll()
+        except BaseException as error:
+            self._broken_off(error)
 
     cdef int _flush(self) except -1:
         cdef int left
@@ -517,7 +605,7 @@ cdef class Wire:
         cdef int reads
         for reads in range(MAX_READS):
             try:
-                wanted = self.raw.poll()
+                wanted = self._poll_raw()
             except BaseException as error:
                 self._poll_failed(error)
                 return 0
@@ -531,16 +619,27 @@ cdef class Wire:
         self._want_write(wanted == POLL_WRITE)
         return 0
 
+    cdef object _poll_raw(self):
+        global _poller
+        _poller = self
+        try:
+            return self.raw.poll()
+        finally:
+            _poller = None
+
     cdef int _poll_failed(self, error) except -1:
         if self.raw.closed:
-            self._lost(error)
+            return self._lost(error)
+        status = self.raw.get_transaction_status()
+        if status == TRANSACTION_STATUS_UNKNOWN:
+            self._lost(error)           # which psycopg2 has not understood
         elif self.raw.isexecuting():
-            pass
-        elif self.raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE:
+            self._broken_off(error)
+        elif status == TRANSACTION_STATUS_ACTIVE:
             self._answer(error)         # psycopg2 leaves a COPY unfinished
             self.close()
         else:
-            self.rests += self.raw.get_transaction_status() == NO_TRANSACTION
+            self.rests += status == NO_TRANSACTION
             self._want_write(False)
             self._answer(error)
         return 0
@@ -568,13 +667,27 @@ cdef class Wire:
         if self.state != BUSY:
             return 0
         if finished < 0:
-            self._lost(connection_error(self.conn))
-            return 0
+            return self._lost(self._last_error())
         if self.writing:
             self._flush()           # a long query is still being sent
         if finished:
             self._finish()
         return 0
+
+    cdef object _last_error(self):
+        """Why the connection is lost: what the server has said last, else what libpq says."""
+        cdef PGresult *res
+        self._take_results()
+        if self.state == CLOSED:
+            return self.reason
+        res, self.result = self.result, NULL
+        if res != NULL and pq.resultStatus(res) == PGRES_FATAL_ERROR:
+            impl, query = self.impl, self.query
+            give_failure(impl, query)
+            return result_error(self.conn, res, self.codec, impl)
+        if res != NULL:
+            pq.clear(res)
+        return connection_error(self.conn)
 
     cdef int _take_results(self) except -1:
         """Keep what psycopg2 keeps: the first error, else the last result. 1 when all is read."""
@@ -705,9 +818,9 @@ cdef class Wire:
     cdef int _poll_notices(self) except -1:
         """Let psycopg2 show the notices that it has kept."""
         try:
-            self.raw.poll()
-        except psycopg2.Error as error:
-            if self.raw.closed:
+            self._poll_raw()
+        except Exception as error:
+            if self.raw.closed or self.raw.get_transaction_status() == TRANSACTION_STATUS_UNKNOWN:
                 self._lost(error)
         self._pass_notifies()
         return 0
@@ -741,9 +854,16 @@ cdef class Wire:
     cdef int _lost(self, error) except -1:
         """The server is gone."""
         self._unwatch()
+        try:
+            if not self.raw.closed:
+                self._poll_raw()    # psycopg2 finds out, and sets raw.closed
+        except Exception:
+            pass
         if not self.raw.closed:
-            try:
-                self.raw.poll()     # psycopg2 finds out, and sets raw.closed
-            except psycopg2.Error:
-                pass
+            self.raw.close()        # it has not understood what the server said
+            self.conn = NULL
+        error = readable_error(error)
+        if self.farewell is not None and getattr(error, "pgcode", None) is None:
+            error = farewell_error(self.farewell, self.codec, error)
+        self.reason = _frameless(error)
         return self._end(error)

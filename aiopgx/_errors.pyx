@@ -152,3 +152,31 @@ cdef object connection_error(PGconn *conn):
     # psycopg2 decodes these with PyErr_SetString, as UTF-8
     return psycopg2.OperationalError((text[:strlen(text)] if text != NULL else b"").decode(
         "utf-8", "replace"))
+
+
+cdef object farewell_error(tuple farewell, object codec, object error):
+    """The exception for the server's last words to an idle connection: its text, its SQLSTATE.
+
+    error: what psycopg2 says of the connection's end. The whole is what it raises for a statement
+    whose connection ends so.
+    """
+    cdef aiopgx_error *fields
+    words, sqlstate = farewell
+    text = decode(utf8_codec if codec is None else codec, words)
+    if sqlstate is None or not layout_known:
+        return psycopg2.OperationalError(text + str(error))
+    cls = _error_class(sqlstate.decode("ascii", "replace"))
+    told = cls((text.partition(":  ")[2] or text) + str(error))
+    fields = <aiopgx_error *>told
+    set_field(&fields.pgerror, text + str(error))
+    set_field(&fields.pgcode, sqlstate.decode("ascii", "replace"))
+    return told
+
+
+cdef object readable_error(object error):
+    """An OperationalError in place of psycopg2's failure to decode what the server has said."""
+    if not isinstance(error, UnicodeDecodeError):
+        return error
+    readable = psycopg2.OperationalError(error.object.decode(error.encoding, "replace"))
+    readable.__cause__ = error
+    return readable

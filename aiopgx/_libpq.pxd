@@ -40,6 +40,7 @@ cdef struct PGnotify:
     int be_pid
     char *extra
 
+ctypedef void (*NoticeReceiver)(void *arg, const PGresult *res) noexcept nogil
 ctypedef void (*NoticeProcessor)(void *arg, const char *message) noexcept nogil
 
 cdef enum:
@@ -65,10 +66,12 @@ cdef enum:
 
 cdef enum:
     PG_DIAG_SQLSTATE = 67       # 'C'
+    PG_DIAG_SEVERITY_NONLOCALIZED = 86  # 'V'
 
 cdef struct PQ:
     int libVersion              # 170004 is 17.4; 0 means that the symbols can't be had
     bint direct_rows            # the head of PGresult may be read
+    void (*finish)(PGconn *) noexcept
     int (*status)(const PGconn *) noexcept
     int (*transactionStatus)(const PGconn *) noexcept
     int (*socket)(const PGconn *) noexcept
@@ -99,6 +102,7 @@ cdef struct PQ:
     unsigned int (*oidValue)(const PGresult *) noexcept
     PGnotify *(*notifies)(PGconn *) noexcept
     void (*freemem)(void *) noexcept
+    NoticeReceiver (*setNoticeReceiver)(PGconn *, NoticeReceiver, void *) noexcept
     NoticeProcessor (*setNoticeProcessor)(PGconn *, NoticeProcessor, void *) noexcept
     int (*putCopyEnd)(PGconn *, const char *) noexcept
     int (*getCopyData)(PGconn *, char **, int) noexcept

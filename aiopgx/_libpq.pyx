@@ -53,6 +53,7 @@ cdef int _load() except -1:
     cdef void *h = aiopgx_dlopen(PyBytes_AS_STRING(path))
     if h == NULL:
         raise LookupError((aiopgx_dlerror() or b"psycopg2 is not a shared library").decode())
+    pq.finish = <void (*)(PGconn *) noexcept>_need(h, "PQfinish")
     pq.status = <int (*)(const PGconn *) noexcept>_need(h, "PQstatus")
     pq.transactionStatus = <int (*)(const PGconn *) noexcept>_need(h, "PQtransactionStatus")
     pq.socket = <int (*)(const PGconn *) noexcept>_need(h, "PQsocket")
@@ -83,6 +84,8 @@ cdef int _load() except -1:
     pq.oidValue = <unsigned int (*)(const PGresult *) noexcept>_need(h, "PQoidValue")
     pq.notifies = <PGnotify *(*)(PGconn *) noexcept>_need(h, "PQnotifies")
     pq.freemem = <void (*)(void *) noexcept>_need(h, "PQfreemem")
+    pq.setNoticeReceiver = <NoticeReceiver (*)(PGconn *, NoticeReceiver, void *) noexcept>_need(
+        h, "PQsetNoticeReceiver")
     pq.setNoticeProcessor = <NoticeProcessor (*)(PGconn *, NoticeProcessor, void *) noexcept>_need(
         h, "PQsetNoticeProcessor")
     pq.putCopyEnd = <int (*)(PGconn *, const char *) noexcept>_need(h, "PQputCopyEnd")

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from ._libpq cimport PGresult
+from ._libpq cimport PGconn, PGresult
 
 cdef extern from *:
     """
@@ -72,6 +72,9 @@ cdef bint casters_known         # CasterStruct is what psycopg2 has
 cdef bint cursors_known         # CursorStruct is what psycopg2 has
 cdef Py_ssize_t member_offset(object descr) noexcept
 cdef void set_field(PyObject **field, object value) noexcept
+cpdef object genuine_connection(object raw)
+cpdef object genuine_cursor(object cursor)
+cdef bint take_connection(object raw, PGconn *conn) except -1
 cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1
 cdef int give_attributes(object cursor, tuple fields) except -1

@@ -4,14 +4,14 @@ They are compared with the running psycopg2 at import, member by member. Where t
 flags in the .pxd are false and nobody may read or write through them.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 import psycopg2
 import psycopg2._psycopg
 import psycopg2.extensions
 
-from ._libpq cimport PGresult, pq
+from ._libpq cimport PGconn, PGresult, pq
 
 cdef extern from "_frames.h":
     pass
@@ -51,6 +51,11 @@ cdef extern from *:
 cdef type CursorType = psycopg2.extensions.cursor
 cdef type ConnectionType = psycopg2.extensions.connection
 cdef type CasterType = type(psycopg2._psycopg.STRING)
+
+
+cdef inline bint _is_cursor(object cursor) noexcept:
+    """Whether it is one inside: isinstance() believes what a proxy says of itself."""
+    return PyObject_TypeCheck(cursor, <PyTypeObject *>CursorType)
 
 
 cdef Py_ssize_t member_offset(object descr) noexcept:
@@ -107,7 +112,7 @@ cdef CasterStruct *caster_struct(object caster) noexcept:
 cdef bint is_closed(object cursor) except -1:
     """`cursor.closed`, which is true also if the connection is closed."""
     cdef CursorStruct *c
-    if not cursors_known or _connection_closed < 0 or not isinstance(cursor, CursorType):
+    if not cursors_known or _connection_closed < 0 or not _is_cursor(cursor):
         return cursor.closed
     c = <CursorStruct *>cursor
     if c.conn == NULL:
@@ -122,11 +127,64 @@ cdef void set_field(PyObject **field, object value) noexcept:
     Py_XDECREF(old)
 
 
+cdef object _genuine(object stand_in, type cls):
+    """What a proxy stands for (`__wrapped__`, any depth); proxies pass for it with isinstance()."""
+    while not issubclass(type(stand_in), cls):
+        stand_in = getattr(stand_in, "__wrapped__", None)
+        if stand_in is None:
+            return None
+    return stand_in
+
+
+cpdef object genuine_connection(object raw):
+    """The psycopg2 connection behind the proxies of monitoring agents."""
+    connection = _genuine(raw, ConnectionType)
+    if connection is None:
+        raise TypeError(
+            f"psycopg2.connect() gave {raw!r}, which is no psycopg2 connection and stands for none")
+    return connection
+
+
+cpdef object genuine_cursor(object cursor):
+    """The psycopg2 cursor behind proxies; None if there is none."""
+    return _genuine(cursor, CursorType)
+
+
+# Where psycopg2's connection has its PGconn; -1 until one has been looked at.
+cdef Py_ssize_t _pgconn_offset = -1
+
+
+cdef bint take_connection(object raw, PGconn *conn) except -1:
+    """Take the PGconn out of a genuine psycopg2 connection, as its close() does; the caller owns it.
+
+    False if its place isn't known.
+    """
+    global _pgconn_offset
+    cdef char *inside = <char *><PyObject *>raw
+    cdef Py_ssize_t size = ConnectionType.__basicsize__
+    cdef Py_ssize_t place, found = -1
+    if _pgconn_offset < 0:
+        for place in range(0, size, sizeof(void *)):
+            if (<void **>(inside + place))[0] == conn:
+                if found >= 0:
+                    return False
+                found = place
+        if found < 0:
+            return False
+        _pgconn_offset = found
+    if (<void **>(inside + _pgconn_offset))[0] != conn:
+        return False
+    (<void **>(inside + _pgconn_offset))[0] = NULL
+    return True
+
+
 cdef CursorStruct *cursor_struct(object cursor) except NULL:
     """The inside of a cursor. Raises NotSupportedError if it isn't known."""
-    if not _attributes_known or not isinstance(cursor, CursorType):
-        raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
-    return <CursorStruct *>cursor
+    if _attributes_known:
+        cursor = _genuine(cursor, CursorType)       # which the proxy holds
+        if cursor is not None:
+            return <CursorStruct *>cursor
+    raise psycopg2.NotSupportedError("the inside of this psycopg2's cursors is not known")
 
 
 cdef CursorStruct *result_struct(object cursor) except NULL:
@@ -190,7 +248,7 @@ cdef int give_result(object cursor, PGresult *res, tuple fields, tuple casts) ex
 
 cdef int give_failure(object cursor, object query) except -1:
     """Leave a psycopg2 cursor as after a statement that failed: nothing but its text."""
-    if cursors_known and isinstance(cursor, CursorType):
+    if cursors_known and _is_cursor(cursor):
         give_result(cursor, NULL, (-1, 0, 0, None, "", query), ())
     return 0
 

@@ -51,6 +51,7 @@ __all__ = (
 )
 
 TIMEOUT = 60.0
+CANCEL_TIMEOUT = 10.0
 
 
 def connect(
@@ -61,6 +62,7 @@ def connect(
     enable_hstore: bool = True,
     enable_uuid: bool = True,
     echo: bool = False,
+    cancel_timeout: float = CANCEL_TIMEOUT,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -69,6 +71,9 @@ def connect(
     timeout: seconds, for connecting and as the default of each statement; None for no limit.
     enable_json, enable_hstore, enable_uuid: give values of these types as Python objects.
     echo: log each statement to the logger "aiopg" at level INFO.
+    cancel_timeout: seconds that the server gets to stop a query whose connection was closed; then
+        it is left to itself. Nobody waits for that, but a pool counts the connection until then.
+        New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -79,6 +84,7 @@ def connect(
         enable_hstore=enable_hstore,
         enable_uuid=enable_uuid,
         enable_json=enable_json,
+        cancel_timeout=cancel_timeout,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -108,8 +114,11 @@ class Connection:
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
+        cancel_timeout: float = CANCEL_TIMEOUT,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
+            raise ValueError(f"cancel_timeout must be a number of seconds, not {cancel_timeout!r}")
         self._enable_json = enable_json
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
@@ -124,7 +133,7 @@ class Connection:
         self._echo = echo
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._notifies = ClosableQueue(queue, self._loop)
-        self._wire = Wire(self._conn, self._loop, queue, self._notifies)
+        self._wire = Wire(self._conn, self._loop, queue, self._notifies, cancel_timeout)
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
@@ -141,13 +150,14 @@ class Connection:
             error = (await waiter).pop()
             if error is not None:
                 raise error
+            raw = self._wire.raw  # psycopg2's registries take no proxies
             if self._enable_json:
-                psycopg2.extras.register_default_json(self._conn)
+                psycopg2.extras.register_default_json(raw)
             if self._enable_uuid:
-                psycopg2.extras.register_uuid(conn_or_curs=self._conn)
+                psycopg2.extras.register_uuid(conn_or_curs=raw)
             if self._enable_hstore:
                 oids, array_oids = await self._get_oids()
-                psycopg2.extras.register_hstore(self._conn, oid=oids, array_oid=array_oids)
+                psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
         except BaseException as exc:
             trim(exc)
             error = None  # an exception must not hold itself, by way of this frame
@@ -230,6 +240,8 @@ class Connection:
     ) -> Cursor:
         if timeout is None:
             timeout = self._timeout
+        if self._wire.reason is not None:
+            raise self._wire.closed_error("connection already closed")
         # a connection's own cursor() may take None for a cursor factory
         factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
         if name is not None:
@@ -248,7 +260,7 @@ class Connection:
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
         """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
-        named = psycopg2.extensions.cursor(self._conn, name)
+        named = psycopg2.extensions.cursor(self._wire.raw, name)
         if ("\0" if isinstance(name, str) else b"\0") in name:  # psycopg2 has cut it off there
             raise ValueError("the name of a cursor cannot contain NUL (0x00) characters")
         named.withhold = withhold
@@ -350,7 +362,7 @@ class Connection:
 
     @property
     def raw(self) -> Any:
-        """The psycopg2 connection."""
+        """What `psycopg2.connect()` gave: the psycopg2 connection, or a tracer's proxy of it."""
         return self._conn
 
     @property

@@ -23,6 +23,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 from ._core import Wire
 from ._errors import make_error
 from ._rows import SHAPE_TUPLE, c_int, scroll_target
+from ._structs import genuine_cursor
 from .cursor import Cursor, _close_cursor, _refuse_nul
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
@@ -320,7 +321,7 @@ class NamedCursor(Cursor):
     ) -> None:
         if operation is not self._declaration:
             # what psycopg2 sends for a fetch isn't seen by execute() of cursor classes either
-            start = partial(PsycopgCursor.execute, self._psycopg)
+            start = partial(PsycopgCursor.execute, genuine_cursor(self._psycopg))
         await super()._execute_foreign(start, operation, parameters, timeout)
 
     def _check_open(self) -> None:

@@ -120,7 +120,7 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
             # psycopg2's registries take its own connections only, which can't look up OIDs
             if self.use_native_hstore:
                 self._hstore_oids(connection)
-            register(connection.driver_connection.raw)
+            register(connection.driver_connection._wire.raw)
 
         return on_connect
 
