@@ -1,7 +1,9 @@
 """Helpers of the tests of aiopgx.sa that are not fixtures."""
 
+import contextlib
 import importlib
 
+import psycopg2
 import pytest
 import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, String, Table
@@ -39,3 +41,18 @@ async def rows(conn, query, *multiparams, **params):
     """The rows of a query as tuples, whatever the names of the columns."""
     result = await conn.execute(query, *multiparams, **params)
     return [tuple(row[i] for i in range(len(row))) for row in await result.fetchall()]
+
+
+@contextlib.contextmanager
+def reference_engine(dsn):
+    """SQLAlchemy's own engine on psycopg2, which says what is right."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: psycopg2.connect(dsn),
+        enable_from_linting=False,
+        future=True,
+    )
+    try:
+        yield engine
+    finally:
+        engine.dispose()

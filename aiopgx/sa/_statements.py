@@ -15,6 +15,7 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.util import LRUCache
 
 from . import exc
+from ._defaults import DefaultContext
 from ._outline import outline
 from .result import ResultMap
 from .utils import RECENT
@@ -34,16 +35,28 @@ class APGCompiler_psycopg2(_Compiler):  # type: ignore[misc]
     """Adds the values of Python-side column defaults to the parameters."""
 
     def construct_params(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the parameters of one execution. Callable defaults are called with the dialect."""
+        """Return the parameters of one execution.
+
+        Callable defaults are called with a `DefaultContext`.
+        """
         parameters: dict[str, Any] = super().construct_params(*args, **kwargs)
+        if not self.prefetch:
+            return parameters
+        escaped = self.escaped_bind_names or {}
+        originals = {name: key for key, name in escaped.items()}
+        current = {originals.get(name, name): value for name, value in parameters.items()}
+        context = DefaultContext(self, current)
         for column in self.prefetch:
             # aiopg's order: an UPDATE, too, takes `default` first
             default = column.default if column.default is not None else column.onupdate
-            parameters[column.key] = self._exec_default(default)
-        return parameters
+            context.current_column = column
+            current[column.key] = self._exec_default(default, context)
+        return {escaped.get(key, key): value for key, value in current.items()}
 
-    def _exec_default(self, default: Any) -> Any:
-        return default.arg(self.dialect) if default.is_callable else default.arg
+    def _exec_default(self, default: Any, context: Any = None) -> Any:
+        if not default.is_callable:
+            return default.arg
+        return default.arg(self.dialect if context is None else context)
 
 
 # What is known to do no more than look values up.
@@ -71,7 +84,7 @@ class Statement:
             or any(position is None for _, _, position, _ in self._binds)
         )
         self.names = _names(compiled)
-        self.result_map = ResultMap(compiled._result_columns)
+        self.result_map = ResultMap(compiled)
 
     def bind(
         self, values: Any, extracted: Sequence[Any] | None, collected: Any

@@ -115,7 +115,7 @@ class SAConnection:
                 check_parameters(
                     query, statement, sets if many else [values], bool(multiparams or params)
                 )
-            result_map = statement.result_map
+            result_map = statement.result_map.of(query)
             if many:
                 text, parameters = statement.bind_many(sets, extracted, collected)
             else:

@@ -1,6 +1,7 @@
 """Results of `SAConnection.execute()`: rows by name, index and Column."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.sql.elements import ColumnElement
@@ -8,15 +9,12 @@ from sqlalchemy.util.langhelpers import string_or_unprintable
 
 from .._row_proxy import RowCore, proxies
 from . import exc
-from .utils import RECENT
+from ._columns import AMBIGUOUS, Columns, Labels, has_own, order_of, places
 
 if TYPE_CHECKING:
     from .connection import SAConnection
 
 _Processor = Callable[[Any], Any] | None
-
-# A column's name with its table's.
-_LABEL = "_tq_label" if RECENT else "_label"
 
 # Columns given as keys that a ResultMetaData remembers; it may live as long as the compiled cache.
 _REMEMBERED = 256
@@ -45,6 +43,14 @@ class RowProxy(RowCore, Mapping[Any, Any]):
         known: bool = self._result_proxy._has_key(self._row, key)
         return known
 
+    def values(self) -> "ValuesView":
+        """Return the values, also of columns that have the same name."""
+        return ValuesView(self)
+
+    def items(self) -> "ItemsView":
+        """Return the pairs of name and value, also of columns that have the same name."""
+        return ItemsView(self)
+
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
@@ -55,25 +61,61 @@ class RowProxy(RowCore, Mapping[Any, Any]):
         return NotImplemented
 
     def as_tuple(self) -> tuple[Any, ...]:
-        """Return the values. Raises InvalidRequestError if two columns have the same name."""
-        return tuple([self[key] for key in self._result_proxy.keys])
+        """Return the values."""
+        return tuple([self[key] for key in self._result_proxy._single_keys])
 
     def __repr__(self) -> str:
         return repr(self.as_tuple())
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = tuple([self[index] for index in range(len(self._row))])
-        return _restore, (tuple(self._result_proxy.keys), values)
+        metadata = self._result_proxy
+        return _restore, (tuple(metadata.keys), values, tuple(metadata._columns().labels()))
 
 
-def _restore(names: tuple[str, ...], values: tuple[Any, ...]) -> RowProxy:
+def _restore(
+    names: tuple[str, ...], values: tuple[Any, ...], labels: Sequence[str | None] = ()
+) -> RowProxy:
     metadata = ResultMetaData.__new__(ResultMetaData)
     metadata._index(names, [None] * len(names))
+    metadata._found = Labels(names, labels or [None] * len(names))
     return _RowProxy(metadata, values)
 
 
 # A program may put a class of its own in the place of RowProxy.
 _RowProxy = RowProxy
+
+
+class ValuesView(abc.ValuesView[Any]):
+    """The values of a row."""
+
+    __slots__ = ()
+
+    _mapping: RowProxy
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in self._mapping._result_proxy._single_keys:
+            yield self._mapping[key]
+
+    def __contains__(self, value: object) -> bool:
+        return any(one is value or one == value for one in self)
+
+
+class ItemsView(abc.ItemsView[Any, Any]):
+    """The names of a row with their values."""
+
+    __slots__ = ()
+
+    _mapping: RowProxy
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        yield from zip(self._mapping, self._mapping.values(), strict=True)
+
+    def __contains__(self, item: Any) -> bool:
+        try:
+            return super().__contains__(item)
+        except exc.InvalidRequestError:  # several columns have the name
+            return item in list(self)
 
 
 class ResultMetaData:
@@ -83,18 +125,33 @@ class ResultMetaData:
         None. cursor_description: the cursor's `description`.
     """
 
-    __slots__ = ("_keymap", "_processors", "keys")
+    __slots__ = (
+        "_found",
+        "_keymap",
+        "_objects",
+        "_places",
+        "_processors",
+        "_single_keys",
+        "_statement",
+        "keys",
+    )
 
     _keymap: dict[Any, tuple[_Processor, int | None]]
     _processors: list[_Processor]
+    _single_keys: list[Any]  # the names, with indexes in place of those that several columns have
+    _found: Columns | Labels | None  # made when a Column is looked up
     keys: list[str]
 
     def __init__(self, result_proxy: Any, cursor_description: Sequence[Any]) -> None:
-        types, names = self.result_map(result_proxy._result_map)
+        result_map = result_proxy._result_map or ()
+        types, names = self.result_map(result_map)
         dialect = result_proxy.dialect
+        self._places = places(result_map, [column[0] for column in cursor_description])
+        self._objects = [entry[2] for entry in result_map]
+        self._statement: Any = getattr(result_map, "statement", None)
         processors: list[_Processor] = []
-        for column in cursor_description:
-            type_ = types.get(column[0])
+        for column, place in zip(cursor_description, self._places, strict=True):
+            type_ = types.get(column[0]) if place is None else result_map[place][3]
             processors.append(
                 None if type_ is None else type_._cached_result_processor(dialect, column[1])
             )
@@ -108,24 +165,41 @@ class ResultMetaData:
             keymap[name] = (None, None) if name in keymap else (processor, index)
         self._keymap = keymap
         self._processors = processors
+        self._found = None
+        self._single_keys = [
+            index if keymap[name][1] is None else name for index, name in enumerate(names)
+        ]
         self.keys = list(names)
+
+    def _of(self, statement: Any) -> "ResultMetaData":
+        """The same for another statement of this shape, which has columns of its own."""
+        other = ResultMetaData.__new__(ResultMetaData)
+        other._places, other._objects, other._statement = self._places, self._objects, statement
+        other._index(self.keys, self._processors)
+        return other
+
+    def _columns(self) -> Columns | Labels:
+        if self._found is None:
+            self._found = Columns(self.keys, self._places, self._objects, self._statement)
+        return self._found
 
     def result_map(self, data_map: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the types and the keys of SQLAlchemy's columns, by their names in the result."""
         types, names = {}, {}
         for name, _, objects, type_, *_ in data_map or ():
             types[name] = type_
-            names[name] = getattr(objects[0], "key", None) or name
+            # a column that is selected again has no objects
+            names[name] = (getattr(objects[0], "key", None) if objects else None) or name
         return types, names
 
     def _key_fallback(self, key: Any, raiseerr: bool = True) -> Any:
-        """Find a Column by its label or its key."""
-        keymap = self._keymap
+        """Find what a Column means."""
         if isinstance(key, ColumnElement):
-            found = keymap.get(getattr(key, _LABEL)) or keymap.get(getattr(key, "key", None))
-            if found is not None:
-                if len(keymap) < _REMEMBERED:
-                    keymap[key] = found
+            index = self._columns().find(key)
+            if index is not None:
+                found = (None, None) if index == AMBIGUOUS else (self._processors[index], index)
+                if len(self._keymap) < _REMEMBERED:
+                    self._keymap[key] = found
                 return found
         if raiseerr:
             raise exc.NoSuchColumnError(
@@ -144,24 +218,48 @@ class ResultMetaData:
 
 
 class ResultMap(list[Any]):
-    """The columns that SQLAlchemy compiled, with the metadata of the last result that had them."""
+    """The columns that SQLAlchemy compiled, with the metadata of the last result that had them.
 
-    __slots__ = ("_columns", "_metadata")
+    compiled: the statement.
+    order: see `order_of()`.
+    statement: what the columns are those of.
+    """
+
+    __slots__ = ("_base", "_columns", "_metadata", "_shared", "order", "statement")
 
     _metadata: ResultMetaData
 
-    def __init__(self, columns: Iterable[Any]) -> None:
-        super().__init__(columns)
+    def __init__(self, compiled: Any) -> None:
+        super().__init__(compiled._result_columns)
+        self._base: ResultMap | None = None
         self._columns: list[Any] | None = None
+        self._shared: bool | None = None
+        self.order = order_of(compiled)
+        self.statement = compiled.statement
+
+    def of(self, statement: Any) -> "ResultMap":
+        """Return the same for another statement of this shape."""
+        if statement is self.statement:
+            return self
+        if self._shared is None:
+            self._shared = not has_own(self.statement)
+        if self._shared:
+            return self
+        other = ResultMap.__new__(ResultMap)
+        other.extend(self)
+        other._base, other.order, other.statement = self, self.order, statement
+        return other
 
     def metadata(self, result: "ResultProxy", description: Sequence[Any]) -> ResultMetaData:
         """Return the metadata of a result: those of the last one, if its columns were the same."""
+        base = self._base or self
         # a table may have been altered since: name and type have to agree
         columns = [(column.name, column.type_code) for column in description]
-        if columns != self._columns:
-            self._metadata = ResultMetaData(result, description)
-            self._columns = columns
-        return self._metadata
+        if columns != base._columns:
+            base._metadata = ResultMetaData(result, description)
+            base._metadata._statement = base.statement
+            base._columns = columns
+        return base._metadata if base is self else base._metadata._of(self.statement)
 
 
 class ResultProxy:
