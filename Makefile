@@ -54,6 +54,10 @@ fuzz: $(VENV)/.fuzz
 bench: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx bench $(ARGS)
 
+# ARGS="--benchmark-json FILE" keeps the figures, "--benchmark-compare FILE" shows them beside the new
+benchmark: $(VENV)/.bench
+	@$(BIN)/python -m pytest bench $(ARGS)
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,6 +1,9 @@
 """Build the compiled modules. The metadata is in pyproject.toml.
 
+The modules are translated and compiled side by side, without debug information.
+
 Switches, as environment variables:
+  AIOPGX_DEBUG=1     keep debug information and symbols, for gdb, perf and valgrind
   AIOPGX_SANITIZE=1  build with AddressSanitizer and UndefinedBehaviorSanitizer
   AIOPGX_SANITIZE=fuzz  the same for `python -m fuzz`, which preloads their runtime; needs clang
   AIOPGX_TRACE=1     build with line tracing, for coverage of the .pyx files
@@ -13,6 +16,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+debug = os.environ.get("AIOPGX_DEBUG") == "1"
 sanitize = os.environ.get("AIOPGX_SANITIZE") in ("1", "fuzz")
 fuzz = os.environ.get("AIOPGX_SANITIZE") == "fuzz"
 trace = os.environ.get("AIOPGX_TRACE") == "1"
@@ -25,6 +29,9 @@ if sys.platform != "win32":
     compile_args += ["-O2", "-fvisibility=hidden"]
 if sys.platform.startswith("linux"):
     libraries += ["dl"]
+if not (debug or sanitize) and sys.platform != "win32":
+    compile_args += ["-g0"]
+    link_args += ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
 if sanitize:
     compile_args += ["-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
     if fuzz:
@@ -48,16 +55,21 @@ extensions = [
     for source in sorted(Path("aiopgx").glob("_*.pyx"))
 ]
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build",
-        compiler_directives={
-            "language_level": 3,
-            "annotation_typing": False,
-            "boundscheck": False,
-            "wraparound": False,
-            "linetrace": trace,
-        },
+# The start of a process imports this file again where processes are not forked.
+if __name__ == "__main__":
+    workers = os.cpu_count() or 1
+    setup(
+        ext_modules=cythonize(
+            extensions,
+            build_dir="build",
+            nthreads=workers,
+            compiler_directives={
+                "language_level": 3,
+                "annotation_typing": False,
+                "boundscheck": False,
+                "wraparound": False,
+                "linetrace": trace,
+            },
+        ),
+        options={"build_ext": {"parallel": workers}},
     )
-)
