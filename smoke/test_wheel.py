@@ -1,4 +1,6 @@
-"""What an installed wheel must do, also where there is no server: python -m pytest -c smoke/setup.cfg smoke
+"""What an installed wheel must do, also where there is no server.
+
+    python -m pytest -c smoke/setup.cfg smoke
 
 The tests proper are in tests/; these run in each wheel's own environment, beside psycopg2-binary.
 """
@@ -25,7 +27,9 @@ GREETING = b"".join(
     [
         message(b"R", struct.pack("!i", 0)),
         message(b"S", b"client_encoding\0UTF8\0"),
-        message(b"S", b"server_version\00015.0\0"),
+        message(b"S", b"server_version\x0015.0\0"),
+        message(b"S", b"DateStyle\0ISO, MDY\0"),
+        message(b"S", b"standard_conforming_strings\0on\0"),
         message(b"K", struct.pack("!ii", 1, 2)),
         message(b"Z", b"I"),
     ]
@@ -71,13 +75,13 @@ def test_a_statement():
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         options = {"user": "me", "sslmode": "disable", "gssencmode": "disable"}
-        async with aiopgx.connect(
-            host="127.0.0.1", port=port, enable_hstore=False, **options
-        ) as conn:
-            async with conn.cursor() as cursor:
-                await cursor.execute("SELECT n FROM numbers")
-                assert await cursor.fetchall() == [(1,), (2,)]
-                assert cursor.rowcount == 2
+        async with (
+            aiopgx.connect(host="127.0.0.1", port=port, enable_hstore=False, **options) as conn,
+            conn.cursor() as cursor,
+        ):
+            await cursor.execute("SELECT n FROM numbers")
+            assert await cursor.fetchall() == [(1,), (2,)]
+            assert cursor.rowcount == 2
         server.close()
 
     asyncio.run(asyncio.wait_for(main(), 20))
