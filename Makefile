@@ -3,15 +3,15 @@
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples), for `python -m fuzz`
-#           (make fuzz), for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
+#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples), for
+#           `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
 # AIOPGX_DSN (demo, examples, bench) or AIOPGX_TEST_DSN (tests, fuzz) name a server to use. Without
 # them a throw-away one is started, from an installed PostgreSQL or else from a PyPI package that
 # carries one.
 # AIOPGX_CHROMIUM=required (test-examples) fails where there is no Chromium, instead of skipping.
-# AIOPGX_PGBOUNCER=required (test) fails where PgBouncer is missing, instead of leaving its tests out.
+# AIOPGX_PGBOUNCER=required (test) fails where there is no PgBouncer, instead of leaving tests out.
 # AIOPGX_LONG=1 (test) generates many more values, for many minutes.
 
 PYTHON =
