@@ -302,6 +302,9 @@ cdef class Wire:
         if self.state != CONNECTING:
             raise RuntimeError("connect() called on a connection that was connected before")
         check_timeout(timeout)
+        if pq.libVersion:
+            self.conn = <PGconn *>PyCapsule_GetPointer(
+                self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
         waiter = self._wait(CONNECTING, timeout)
         self._on_connecting()
         return waiter
@@ -537,8 +540,6 @@ cdef class Wire:
     cdef int _connected(self) except -1:
         global _psycopg2_notice, _default_receiver
         if pq.libVersion:
-            self.conn = <PGconn *>PyCapsule_GetPointer(
-                self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
             _default_receiver = pq.setNoticeReceiver(self.conn, _on_result, NULL)
         if _native:
             # the same for every connection of psycopg2, which is its argument
@@ -562,6 +563,7 @@ cdef class Wire:
         cdef State was = self.state
         cdef bint unsent = self.writing
         cdef bint heard = self.waiter is not None and not self.waiter.done()
+        told = self._readable(error)
         self.state = CLOSED
         try:
             self._unwatch()
@@ -570,12 +572,19 @@ cdef class Wire:
             pass                        # it is the first failure that counts
         finally:
             self.conn = NULL
-            told = readable_error(error)
             self.reason = _frameless(told)
             self._end(told)
         if not heard and not isinstance(error, psycopg2.Error | UnicodeDecodeError):
             raise error                 # at least the loop's exception handler hears of it
         return 0
+
+    cdef object _readable(self, error):
+        """The error, with the server's text also where psycopg2 could not decode it."""
+        error = readable_error(error)
+        if isinstance(error, psycopg2.Error) and not str(error) \
+                and self.conn != NULL and self.raw.closed != 1:
+            return connection_error(self.conn)  # Python 3.10 has lost it on the way
+        return error
 
     def _on_readable(self):
         try:
@@ -873,10 +882,10 @@ cdef class Wire:
                 self._poll_raw()    # psycopg2 finds out, and sets raw.closed
         except Exception:
             pass
+        error = self._readable(error)
         if not self.raw.closed:
             self.raw.close()        # it has not understood what the server said
             self.conn = NULL
-        error = readable_error(error)
         if self.farewell is not None and getattr(error, "pgcode", None) is None:
             error = farewell_error(self.farewell, self.codec, error)
         self.reason = _frameless(error)

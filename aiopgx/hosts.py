@@ -89,10 +89,13 @@ def plan(dsn: str | None, arguments: dict[str, Any]) -> Plan | None:
     Raises psycopg2's exceptions about the arguments.
     """
     given = {name: value for name, value in arguments.items() if name not in _ARGUMENTS}
+    failure = None
     try:
         whole = make_dsn(dsn, **given)
     except psycopg2.ProgrammingError as error:
-        raise explained(error, given) from None
+        failure = explained(error, given)
+    if failure is not None:
+        raise failure
     parameters = parse_dsn(whole)
     for name, variable in _ENVIRONMENT.items():
         if name not in parameters and os.environ.get(variable):
