@@ -167,22 +167,29 @@ class Connection:
     async def _reach(self) -> None:
         """Connect to the server, or to the first of several that lets us in."""
         end = None if self._timeout is None else self._loop.time() + self._timeout
-        if self._plan is None:
-            await self._attempt(end)
-            return
 
         async def attempt(server: dict[str, str]) -> None:
             self._open(**server)
+            error = await self._attempt(end)
             try:
-                await self._attempt(end)
-            except psycopg2.Error:
-                self._wire.close()
-                raise
+                if error is not None:
+                    self._wire.close()
+                    raise error
+            finally:
+                del error  # an exception must not hold itself, by way of this frame
 
-        await connect_to_first(self._plan, self._loop, end, attempt)
+        if self._plan is not None:
+            await connect_to_first(self._plan, self._loop, end, attempt)
+            return
+        error = await self._attempt(end)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # as above
 
-    async def _attempt(self, end: float | None) -> None:
-        """Connect to one server. end: of all attempts, in the loop's time."""
+    async def _attempt(self, end: float | None) -> BaseException | None:
+        """Connect to one server; return the error. end: of all attempts, in the loop's time."""
         raw = self._wire.raw
         limit = connect_timeout(raw)
         left = None if end is None else end - self._loop.time()
@@ -190,11 +197,7 @@ class Connection:
         error = (await self._wire.connect(limit if own else left)).pop()
         if own and isinstance(error, asyncio.TimeoutError):
             error = expired(raw)
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # an exception must not hold itself, by way of this frame
+        return error
 
     def _refusal(self) -> RuntimeError | None:
         """The error for connecting twice, or in another event loop or process."""

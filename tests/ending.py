@@ -5,9 +5,13 @@ as HOW says, which is the last that it does.
 """
 
 import asyncio
+import signal
 import sys
 
 import aiopgx
+
+# A shell that runs the tests in the background has switched it off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Seconds for which the queries run, unless somebody else ends them.
 WHILE = 1.0
