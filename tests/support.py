@@ -42,6 +42,21 @@ def shut_down(loop):
         loop.close()
 
 
+# A query that swallows cancel requests until its time is over.
+STUBBORN = """
+    CREATE OR REPLACE FUNCTION stubborn(seconds float) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE until timestamptz := clock_timestamp() + seconds * interval '1 s';
+    BEGIN
+        WHILE clock_timestamp() < until LOOP
+            BEGIN
+                PERFORM pg_sleep(0.05);
+            EXCEPTION WHEN query_canceled THEN NULL;
+            END;
+        END LOOP;
+    END $$
+"""
+
+
 async def until(condition, seconds=5.0):
     """Wait until condition() is true and return its value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -166,29 +181,3 @@ def nothing_left(conn, mark):
         "WHERE query LIKE %s AND pid <> pg_backend_pid()",
         (f"%{mark}%",),
     )
-
-
-@contextlib.asynccontextmanager
-async def peak_of_sessions(conn, pause=0.005):
-    """The most sessions at a time of `conn`'s database, its own aside, during the block.
-
-    Gives a list whose only item is the peak so far. The server is asked in a thread, every
-    `pause` seconds.
-    """
-    peak = [0]
-    sql = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    )
-
-    async def look():
-        while True:
-            peak[0] = max(peak[0], await asyncio.to_thread(scalar, conn, sql))
-            await asyncio.sleep(pause)
-
-    task = asyncio.create_task(look())
-    try:
-        yield peak
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

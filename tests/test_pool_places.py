@@ -5,21 +5,10 @@ import time
 
 import psycopg2
 import pytest
-from support import fetch, scalar, until
+from support import STUBBORN, fetch, scalar, until
 
-STUBBORN = """
-    CREATE OR REPLACE FUNCTION stubborn(seconds float) RETURNS void LANGUAGE plpgsql AS $$
-    DECLARE until timestamptz := clock_timestamp() + seconds * interval '1 s';
-    BEGIN
-        WHILE clock_timestamp() < until LOOP
-            BEGIN
-                PERFORM pg_sleep(0.05);
-            EXCEPTION WHEN query_canceled THEN NULL;
-            END;
-        END LOOP;
-    END $$
-"""
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
+PIDS = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT stubborn(30)'"
 
 
 async def use(pool, sql, seconds):
@@ -54,13 +43,16 @@ async def test_no_more_sessions_than_maxsize(ours, pool, side):
 
 async def test_a_place_is_free_after_cancel_timeout(ours, pool, side):
     side.cursor().execute(STUBBORN)
-    made = await pool(minsize=0, maxsize=1, cancel_timeout=0.3)
-    with pytest.raises(asyncio.TimeoutError):
-        await use(made, "SELECT stubborn(1.5)", 0.05)
+    made = await pool(minsize=0, maxsize=1, cancel_timeout=0.3, application_name="counted")
+    query = asyncio.create_task(use(made, "SELECT stubborn(30)", 60))
+    await until(lambda: scalar(side, f"{SESSIONS} AND wait_event = 'PgSleep'"))
+    query.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await query
     assert (made.size, made.freesize) == (1, 0)
-    start = time.monotonic()
-    await use(made, "SELECT 1", 5)
-    assert 0.1 < time.monotonic() - start < 1.2
+    await asyncio.wait_for(use(made, "SELECT 1", 5), 5)  # while the other is still running
+    assert scalar(side, f"{SESSIONS} AND wait_event = 'PgSleep'")
+    scalar(side, f"SELECT pg_terminate_backend(pid) FROM ({PIDS}) AS counted")
 
 
 async def test_a_query_that_stops_frees_its_place_at_once(ours, pool):

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.dialects.postgresql.ranges import MultiRange
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import NullPool
-from support import scalar, until
+from support import STUBBORN, scalar, until
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
 ROWS = "SELECT i, 'row ' || i AS t FROM generate_series(1, 5) i"
@@ -127,17 +127,7 @@ async def test_a_stream_that_is_left_in_autocommit(engine, level):
 
 async def test_no_more_sessions_than_the_pool_has(engine, side):
     """A query that is given up, and does not stop at once, keeps its place in the pool."""
-    side.cursor().execute("""
-        CREATE OR REPLACE FUNCTION stubborn(seconds float) RETURNS void LANGUAGE plpgsql AS $$
-        DECLARE until timestamptz := clock_timestamp() + seconds * interval '1 s';
-        BEGIN
-            WHILE clock_timestamp() < until LOOP
-                BEGIN
-                    PERFORM pg_sleep(0.05);
-                EXCEPTION WHEN query_canceled THEN NULL;
-                END;
-            END LOOP;
-        END $$""")
+    side.cursor().execute(STUBBORN)
     made = engine(pool_size=2, max_overflow=0, connect_args={"application_name": "counted"})
 
     async def use():
