@@ -11,7 +11,7 @@ class PoolCore:
     _terminated: set[Any]
     _waiters: deque[Future[Any]]
     _connects: dict[Future[Any], Future[Any] | None]
-    _clearing: set[Future[Any]]
+    _clearing: dict[Future[None], Any]
     _leaving: set[Future[None]]
     _closing: bool
     _closed: bool

@@ -25,7 +25,7 @@ cdef class PoolCore:
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
-    cdef public set _clearing       # those of `_connects` that clear a connection instead
+    cdef public dict _clearing      # connections that come back: future of their last portal -> it
     cdef public set _leaving        # futures of closed connections whose queries the server still runs
     cdef public bint _closing
     cdef public bint _closed
@@ -36,7 +36,7 @@ cdef class PoolCore:
         self._terminated = set()
         self._waiters = deque()
         self._connects = {}
-        self._clearing = set()
+        self._clearing = {}
         self._leaving = set()
 
     def __init__(self, loop, minsize, maxsize, recycle):
@@ -76,7 +76,8 @@ cdef class PoolCore:
         return self._closed
 
     cdef Py_ssize_t count(self) except -1:
-        return len(self._free) + len(self._used) + len(self._connects) + len(self._leaving)
+        return (len(self._free) + len(self._used) + len(self._connects)
+                + len(self._clearing) + len(self._leaving))
 
     def _check_loop(self):
         """Raise RuntimeError in another event loop: futures made there would never be woken."""
@@ -159,9 +160,6 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                if task in self._clearing:  # its connection is there already, for the next
-                    self._connects[task] = None
-                    return None
                 waiting = sum([1 for other in self._waiters if not other.done()])
                 return task if len(self._connects) > waiting else None
         return None

@@ -290,13 +290,12 @@ class Pool(PoolCore):
     def _release_later(
         self, conn: Connection, cleared: "asyncio.Future[None]"
     ) -> "asyncio.Future[None]":
-        """Release a connection when its portals are closed; until then it counts as a connect."""
+        """Release a connection when its portals are freed."""
         released: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: "asyncio.Future[None]") -> None:
-            self._connects.pop(cleared)
-            self._clearing.remove(cleared)
-            if cleared.cancelled() or cleared.exception() is not None:
+            del self._clearing[cleared]
+            if conn._portals is not None and not conn._portals.clean:
                 self._discard(conn)
             else:
                 self._free_or_close(conn)
@@ -304,8 +303,7 @@ class Pool(PoolCore):
             if not released.done():
                 released.set_result(None)
 
-        self._connects[cleared] = None
-        self._clearing.add(cleared)
+        self._clearing[cleared] = conn
         cleared.add_done_callback(release)
         return released
 
@@ -385,7 +383,7 @@ class Pool(PoolCore):
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
         for waiter in self._unserved():
             self._start_connect(waiter)
-        if self._closing and not self._used and not self._connects:
+        if self._closing and not (self._used or self._connects or self._clearing):
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
@@ -480,6 +478,8 @@ class Pool(PoolCore):
         self._used.clear()
         for task in self._connects:
             task.cancel()
+        for conn in list(self._clearing.values()):
+            conn.close()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(RuntimeError(_CLOSED))
@@ -496,7 +496,7 @@ class Pool(PoolCore):
         if not self._closing:
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
-        while self._used or self._connects:
+        while self._used or self._connects or self._clearing:
             closer = self._loop.create_future()
             self._closers.append(closer)
             try:
