@@ -15,6 +15,17 @@ cdef extern from "_frames.h":
 
 cdef object running_loop = asyncio._get_running_loop
 
+cdef double NEVER = float("-inf")
+
+# Seconds after which a connection is looked at before it is given out again: the loop may not have
+# noticed its end while it rested.
+cdef double RESTED = 0.005
+
+
+cdef bint looks_alive(conn) except -1:
+    wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
+    return wire is None or wire.look()
+
 
 cdef class PoolCore:
     cdef public object _loop
@@ -85,13 +96,35 @@ cdef class PoolCore:
         if loop is not self._loop and loop is not None:
             raise RuntimeError("the pool belongs to another event loop")
 
-    def _take(self):
-        """Return a free connection, which is now in use, or None."""
+    def _take_good(self):
+        """Return a free connection, which is now in use; None if there is none.
+
+        Those that are closed, were unused for too long or have died unseen are closed and dropped.
+        """
+        cdef double now, oldest
         if not self._free:
             return None
-        conn = self._free.popleft()
-        self._used.add(conn)
-        return conn
+        now = self._loop.time()
+        oldest = now - <double>self._recycle if self._recycle > -1 else NEVER
+        self._drop_stale(oldest)
+        while self._free:
+            conn = self._free.popleft()
+            self._used.add(conn)
+            if now - <double>conn.last_usage < RESTED or looks_alive(conn):
+                return conn
+            self._used.remove(conn)
+            conn.close()
+        return None
+
+    cdef int _drop_stale(self, double oldest) except -1:
+        stale = []
+        for conn in self._free:
+            if conn.closed or (oldest != NEVER and <double>conn.last_usage < oldest):
+                stale.append(conn)
+        for conn in stale:
+            self._free.remove(conn)
+            conn.close()        # a closed one, too: who closed its `raw` left our side of it open
+        return 0
 
     def _put_back(self, conn):
         """End the use of a connection. None if `terminate()` has ended it, else the connection.

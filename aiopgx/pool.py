@@ -25,9 +25,6 @@ from .utils import _ContextManager, create_completed_future, get_running_loop
 _OnConnect = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
 
-# Seconds after which a connection is looked at before it is given out again.
-_RESTED = 0.005
-
 _CLOSED = "Cannot acquire connection after closing pool"
 
 
@@ -241,33 +238,12 @@ class Pool(PoolCore):
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
-        self._drop_stale()
-        conn = self._take()
-        while conn is not None and not self._alive(conn):
-            self._used.remove(conn)
-            conn.close()
-            conn = self._take()
+        conn = self._take_good()
         if conn is None:
             return await self._wait()  # type: ignore[no-any-return]
         if self._short:
             self._top_up()
         return conn  # type: ignore[no-any-return]
-
-    def _drop_stale(self) -> None:
-        """Drop the free connections that are closed; close and drop those unused for too long."""
-        recycles = self._recycle > -1
-        oldest = self._loop.time() - self._recycle if recycles else 0.0
-        stale = [c for c in self._free if c.closed or (recycles and c.last_usage < oldest)]
-        for conn in stale:
-            self._free.remove(conn)
-            conn.close()  # a closed one, too: who closed its `raw` left our side of it open
-
-    def _alive(self, conn: Any) -> bool:
-        """Whether a connection is open: the loop may not have noticed its end while it rested."""
-        if self._loop.time() - conn.last_usage < _RESTED:
-            return True
-        wire = getattr(conn, "_wire", None)  # stand-ins for connections have none
-        return wire is None or wire.look()
 
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
