@@ -69,6 +69,7 @@ cdef class Wire:
     cpdef object refusal(self, str caller, session=*)
     cpdef object closed_error(self, str text)
     cdef object put(self, Request request, timeout)
+    cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
     cdef int transaction_status(self) except -1
     cdef object control(self)
@@ -82,6 +83,7 @@ cdef class Wire:
     cdef int _end(self, error) except -1
     cdef int _close_raw(self, int was, bint unsent) except -1
     cdef int _accept(self, Request request, timeout) except -1
+    cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
     cdef int _go_on(self) except -1
     cdef Request _next(self)
@@ -102,7 +104,6 @@ cdef class Wire:
     cdef int _closed_elsewhere(self) except -1
     cdef int _broken_off(self, error) except -1
     cdef object _readable(self, error)
-    cdef int _on_ready(self, bint to_write) except -1
     cdef int _poll(self) except -1
     cdef object _poll_raw(self)
     cdef int _poll_failed(self, error) except -1

@@ -421,13 +421,29 @@ cdef class Wire:
         self._accept(request, timeout)
         if self.state == IDLE and not self.waiting and request.turn(self) == GO:
             self._start(request)
+            if self.waiting:            # psycopg2 was quick, and it is to be sent once more
+                self.loop.call_soon(self._on_ready, False)
         else:
-            self.waiting.append(request)
-            if not request.housekeeping:
-                self._arm(request.deadline)
-        if self.waiting:
+            self._append(request)
             self._go_on()
         return request.waiter
+
+    cdef object put_both(self, Request first, Request second, timeout):
+        """Queue two that belong together; the waiter of the second."""
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        self._accept(first, None)
+        self._append(first)
+        self._accept(second, timeout)
+        self._append(second)
+        self._go_on()
+        return second.waiter
+
+    cdef int _append(self, Request request) except -1:
+        self.waiting.append(request)
+        if not request.housekeeping:
+            self._arm(request.deadline)
+        return 0
 
     cdef int _accept(self, Request request, timeout) except -1:
         request.limit = NEVER if timeout is None else timeout
@@ -715,8 +731,10 @@ cdef class Wire:
     def _on_writable(self):
         self._on_ready(True)
 
-    cdef int _on_ready(self, bint to_write) except -1:
+    def _on_ready(self, to_write):
         try:
+            if self.state == CLOSED:
+                return
             if self.raw.closed:
                 self._closed_elsewhere()
             elif self.state != BUSY:
@@ -729,7 +747,6 @@ cdef class Wire:
                 self._go_on()
         except BaseException as error:
             self._broken_off(error)
-        return 0
 
     cdef int flush(self) except -1:
         cdef int left

@@ -212,16 +212,15 @@ cdef class Session:
     def __cinit__(self):
         self.status = READY
 
-    cdef int open_for(self, Wire wire, Request request) except -1:
-        """Put BEGIN in front of a request, if it may be needed."""
+    cdef object put(self, Wire wire, Request request, timeout):
+        """Send a request, with BEGIN in front if it may be needed."""
         cdef Opening opening
         request.session = self
         if self.opening is None or (self.status != READY and wire.users == 0):
-            return 0
+            return wire.put(request, timeout)
         opening = Opening()
         opening.text, opening.session, opening.follower = self.opening, self, request
-        wire.put(opening, None)
-        return 0
+        return wire.put_both(opening, request, timeout)
 
 
 cdef class Opening(Command):
@@ -342,9 +341,9 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
         raise wire.closed_error("cursor already closed")
     request = Statement()
     request.impl, request.query, request.shape = impl, query, shape
-    if session is not None:
-        session.open_for(wire, request)
-    return wire.put(request, timeout)
+    if session is None:
+        return wire.put(request, timeout)
+    return session.put(wire, request, timeout)
 
 
 def execute_foreign(Wire wire, start, operation, parameters, timeout, Session session=None):
@@ -355,9 +354,9 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     check_timeout(timeout)
     request = Foreign()
     request.start, request.operation, request.parameters = start, operation, parameters
-    if session is not None:
-        session.open_for(wire, request)
-    return wire.put(request, timeout)
+    if session is None:
+        return wire.put(request, timeout)
+    return session.put(wire, request, timeout)
 
 
 def command(Wire wire, operation, parameters, timeout, Session session=None):

@@ -81,7 +81,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     # Execution
 
     def _execute(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
-        """What `await cursor.execute()` does, without a coroutine, in a transaction if one is wanted.
+        """What `await cursor.execute()` does, without a coroutine, in a transaction if wanted.
 
         start: a method of the psycopg2 cursor, to execute with it.
         """
