@@ -36,8 +36,9 @@ example-fastapi: $(VENV)/.examples
 example-aiohttp: $(VENV)/.examples
 	@exec $(BIN)/python examples/aiohttp_polls $(ARGS)
 
+# On all cores; one after the other with ARGS="-n 0".
 test: $(VENV)/.test$(SQLALCHEMY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 compliance: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
