@@ -235,9 +235,9 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_collections():
-    """Keep what was imported out of the collections that each test ends with."""
+    """Keep what was there before out of the collections that each test ends with."""
     gc.collect()
     gc.freeze()
     yield
