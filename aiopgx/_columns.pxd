@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from ._codecs cimport Column, Context
-from ._libpq cimport PGresult
+from ._libpq cimport PGresAttValue, PGresult
 
 cdef class Columns:
     cdef Py_ssize_t count
@@ -23,6 +23,8 @@ cdef class Columns:
     cdef Columns of(PGresult *res, object raw, object codec, object cursor)
     cdef int prepare(self) except -1
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
+    cdef int decode_any(self, PGresult *res, int row, PyObject **out) except -1
+    cdef inline int decode_fields(self, PGresAttValue *field, PyObject **out) except -1
     cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1
     cdef int check_parts(self) except -1
     cdef int check_zone(self) except -1
