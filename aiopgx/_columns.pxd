@@ -16,6 +16,7 @@ cdef class Columns:
     cdef dict null_casters
     cdef bint zoned             # values depend on the cursor's tzinfo_factory
     cdef bint composed          # values depend on what is registered for their parts
+    cdef bint binary            # some values come in the binary format
     cdef bint native            # no column needs psycopg2's caster
     cdef bint atomic            # no value can ever refer to its row: nothing for the collector
 

@@ -12,6 +12,7 @@ import datetime
 
 import psycopg2.extensions
 
+from ._binary cimport choose_binary, text_of
 from ._casters cimport (
     Registry,
     choose_decoder,
@@ -117,6 +118,10 @@ cdef class Columns:
                 self.composed = True
             if not is_atomic(column.decode):
                 self.atomic = False
+            if pq.fformat(res, <int>i):
+                column.oid = pq.ftype(res, <int>i)
+                choose_binary(column)
+                self.binary = True
             if column.decode == NULL:
                 self.native = False
         return self
@@ -251,9 +256,13 @@ cdef class Columns:
         """
         if size >= 0:
             caster = self.casters[i]
-            if is_deadly(caster, text, size):
+            if self.columns[i].binary:
+                written = text_of(self.columns[i].oid, text, size)
+            else:
+                written = PyBytes_FromStringAndSize(text, size)
+            if is_deadly(caster, written, len(written)):
                 raise psycopg2.DataError("malformed array")
-            value = caster(PyBytes_FromStringAndSize(text, size), self.cursor)
+            value = caster(written, self.cursor)
             if self.composed:
                 self.check_parts()      # it may have registered others
             return value

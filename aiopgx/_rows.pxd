@@ -36,6 +36,7 @@ cdef class Result:
     cdef object next_row(self)
     cdef int check(self) except -1
     cdef int begin(self) except -1
+    cdef int give_rows(self, impl, tuple fields) except -1
     cdef tuple fields(self)
     cdef object row(self, int shape)
     cdef list take(self, long limit)

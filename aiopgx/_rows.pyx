@@ -17,6 +17,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 
+from ._binary cimport in_text
 from ._columns cimport Columns
 from ._errors cimport codec_of, decode, make_error
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
@@ -458,13 +459,27 @@ cdef class Result:
                 give_result(impl, NULL, fields, ())
                 pq.clear(self.res)
             else:
-                give_result(impl, self.res, fields, self.columns.casters)
+                self.give_rows(impl, fields)
             self.res = NULL
             self.columns = None
             self.impl = impl
             self.handed_over = True
         finally:
             self.fetching -= 1
+
+    cdef int give_rows(self, impl, tuple fields) except -1:
+        cdef PGresult *res = self.res
+        if self.columns.binary:
+            res = in_text(self.res)         # psycopg2 takes every value for a text
+        try:
+            give_result(impl, res, fields, self.columns.casters)
+        except BaseException:
+            if res != self.res:
+                pq.clear(res)
+            raise
+        if res != self.res:
+            pq.clear(self.res)
+        return 0
 
     cdef tuple fields(self):
         return (self.count, self.position, self.lastrowid, self.description, self.statusmessage,
