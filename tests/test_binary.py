@@ -9,6 +9,7 @@ import psycopg2.extras
 import pytest
 from conftest import command, side_connection
 from extended import execute, give, types
+from forge import forged, poison
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import new_array_type, new_type, register_type
@@ -312,6 +313,37 @@ def test_generated_values(conn, name, data):
             cursor.mogrify(f"SELECT (%s)::{name}, %s::{name}[]", [value, items]) for value in values
         )
     check(conn, rows.decode())
+
+
+HEAD = st.builds(
+    lambda dimensions, pairs: b"".join(n.to_bytes(4, "big") for n in [dimensions, 0, 23, *pairs]),
+    st.integers(0, 7),
+    st.lists(st.integers(0, 3) | st.integers(0, 2**32 - 1), max_size=12),
+)
+PIECES = st.lists(
+    st.binary(max_size=3).map(lambda item: len(item).to_bytes(4, "big") + item)
+    | st.binary(min_size=4, max_size=4).map(lambda item: b"\0\0\0\4" + item)
+    | st.just(b"\xff" * 4)
+)
+
+
+@pytest.mark.parametrize(
+    "oid", [16, 17, 20, 21, 23, 25, 26, 114, 701, 1007, 1009, 1022, 2950, 99999]
+)
+@given(
+    value=st.binary(max_size=20) | st.builds(lambda head, rest: head + b"".join(rest), HEAD, PIECES)
+)
+def test_what_no_server_sends(conn, oid, value):
+    """It is an error or a value; nothing beyond its bytes is looked at."""
+    with conn.cursor() as cursor:
+        give(cursor, forged([oid], ["a"], [[value], [None]], poison is not None, form=1))
+        result = aiopgx._rows.take(cursor)
+        with contextlib.suppress(psycopg2.Error, ValueError):
+            assert len(result.fetchall()) == 2
+        result.scroll(0, "absolute")
+        with contextlib.suppress(psycopg2.Error, ValueError):
+            result.hand_over(cursor)
+            assert len(cursor.fetchall()) == 2
 
 
 def test_nothing_is_left(conn):
