@@ -15,6 +15,7 @@ psycopg2's caster; so is a result that is handed over to psycopg2, which reads t
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.long cimport PyLong_FromLong, PyLong_FromLongLong
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -44,6 +45,7 @@ from ._codecs cimport (
 )
 from ._containers cimport decode_array
 from ._libpq cimport PGresAttDesc, PGresult, pq
+from ._structs cimport CasterStruct, caster_struct
 
 cdef extern from "_frames.h":
     pass
@@ -135,18 +137,35 @@ cpdef bint binary_worth(tuple oids, object cursor, bint all_digits):
     context.text = decode_utf8
     context.kept = <PyObject *>kept
     for oid in oids:
+        caster = find_caster(oid, &types)
+        if PyDict_GetItem(accepted, oid) == <PyObject *>caster:
+            continue
         memset(&column, 0, sizeof(Column))
         column.context = &context
         column.oid = oid
         try:
-            choose_decoder(&column, find_caster(oid, &types), &types)
+            choose_decoder(&column, caster, &types)
             choose_binary(&column)
             found = column.decode != NULL
+            if found and never_changes(caster):
+                accepted[oid] = caster
         finally:
             release(&column)
         if not found:
             return False
     return True
+
+
+# OID: the caster that was exact for it when it was last asked for
+cdef dict accepted = {}
+
+
+cdef bint never_changes(object caster) noexcept:
+    """Whether a caster, and that of its elements, is written in C."""
+    cdef CasterStruct *fields = caster_struct(caster)
+    if fields == NULL or fields.ccast == NULL:
+        return False
+    return fields.bcast == NULL or never_changes(<object>fields.bcast)
 
 
 cdef int choose_binary(Column *column) except -1:
