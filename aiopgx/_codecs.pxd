@@ -29,7 +29,8 @@ cdef struct Column:
     PyObject *recipe            # what `parts` were made of: see recipe_of(); kept
     PyObject *maker             # the class of a range, the _make() of a composite; borrowed from it
     PyObject *caster            # of a part: what psycopg2 would look up; kept
-    unsigned int oid            # of a part
+    unsigned int oid            # of a part, and of a column in binary
+    bint binary                 # values come in the binary format
     bint shared                 # equal neighbours may be one object
     Py_ssize_t size             # of the value above, -1 if there is none
     const char *text            # of the value above: lives in the PGresult
@@ -52,3 +53,5 @@ cdef object decode_date(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_time(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_timestamp(Column *column, const char *text, Py_ssize_t size)
 cdef object decode_interval(Column *column, const char *text, Py_ssize_t size)
+cdef object make_bytea(bytes content)
+cdef object make_uuid(object number)

@@ -201,6 +201,12 @@ cdef object decode_bytea(Column *column, const char *text, Py_ssize_t size):
     return PyMemoryView_FromObject(chunk)
 
 
+cdef object make_bytea(bytes content):
+    cdef Chunk chunk = Chunk.__new__(Chunk)
+    chunk.content = content
+    return PyMemoryView_FromObject(chunk)
+
+
 cdef Py_ssize_t unescaped_size(const char *text, Py_ssize_t size) noexcept:
     """The number of bytes in bytea's "escape" format, -1 if it is malformed."""
     cdef const char *end = text + size
@@ -264,9 +270,13 @@ cdef object decode_uuid(Column *column, const char *text, Py_ssize_t size):
         else:
             return UNUSUAL
     digits[32] = 0
+    return make_uuid(PyLong_FromString(digits, NULL, 16))
+
+
+cdef object make_uuid(object number):
     value = (<PyTypeObject *>UUID).tp_new(UUID, <PyObject *>no_arguments, NULL)
     # UUID's own __setattr__ refuses
-    PyObject_GenericSetAttr(value, "int", PyLong_FromString(digits, NULL, 16))
+    PyObject_GenericSetAttr(value, "int", number)
     PyObject_GenericSetAttr(value, "is_safe", unknown_safety)
     return value
 

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from ._codecs cimport Column, Context
-from ._libpq cimport PGresult
+from ._libpq cimport PGresAttValue, PGresult
 
 cdef class Columns:
     cdef Py_ssize_t count
@@ -16,6 +16,7 @@ cdef class Columns:
     cdef dict null_casters
     cdef bint zoned             # values depend on the cursor's tzinfo_factory
     cdef bint composed          # values depend on what is registered for their parts
+    cdef bint binary            # some values come in the binary format
     cdef bint native            # no column needs psycopg2's caster
     cdef bint atomic            # no value can ever refer to its row: nothing for the collector
 
@@ -23,6 +24,8 @@ cdef class Columns:
     cdef Columns of(PGresult *res, object raw, object codec, object cursor)
     cdef int prepare(self) except -1
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1
+    cdef int decode_any(self, PGresult *res, int row, PyObject **out) except -1
+    cdef inline int decode_fields(self, PGresAttValue *field, PyObject **out) except -1
     cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1
     cdef int check_parts(self) except -1
     cdef int check_zone(self) except -1

@@ -12,6 +12,7 @@ import datetime
 
 import psycopg2.extensions
 
+from ._binary cimport choose_binary, text_of
 from ._casters cimport (
     Registry,
     choose_decoder,
@@ -117,6 +118,10 @@ cdef class Columns:
                 self.composed = True
             if not is_atomic(column.decode):
                 self.atomic = False
+            if pq.fformat(res, <int>i):
+                column.oid = pq.ftype(res, <int>i)
+                choose_binary(column)
+                self.binary = True
             if column.decode == NULL:
                 self.native = False
         return self
@@ -168,6 +173,11 @@ cdef class Columns:
 
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1:
         """Put new references to a row's values into `out`; on an error, to the first of them."""
+        if self.native:
+            return self.decode_fields(res.tuples[row], out)
+        return self.decode_any(res, row, out)
+
+    cdef int decode_any(self, PGresult *res, int row, PyObject **out) except -1:
         cdef bint direct = pq.direct_rows
         cdef PGresAttValue *values = res.tuples[row] if direct else NULL
         cdef Column *column = self.columns
@@ -199,43 +209,41 @@ cdef class Columns:
             column += 1
         return 0
 
-    cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1:
-        """Fill `rows` with tuples from `start` on; `row` follows. For native columns, direct rows.
+    cdef inline int decode_fields(self, PGresAttValue *field, PyObject **out) except -1:
+        """decode_any() without its questions: for native columns, whose rows are direct."""
+        cdef Py_ssize_t i, size
+        cdef Column *column = self.columns
+        for i in range(self.count):
+            size = field.len
+            if size < 0:
+                out[i] = new_reference(None)
+            elif size == column.size and same(field.value, column.text, size):
+                out[i] = new_reference(<object>column.value)
+                column.misses = 0
+            else:
+                out[i] = (<OwnedDecoder>column.decode)(column, field.value, size)
+                if out[i] == <PyObject *>UNUSUAL:
+                    Py_DECREF(UNUSUAL)
+                    out[i] = NULL
+                    out[i] = new_reference(self.ask_caster(<int>i, field.value, size))
+                elif column.shared:
+                    consider(column, field.value, size, out[i])
+            field += 1
+            column += 1
+        return 0
 
-        decode_row() for many rows, without its questions.
-        """
-        cdef Py_ssize_t r, i, size, count = self.count
+    cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1:
+        """Fill `rows` with tuples from `start` on; `row` follows. For native columns."""
+        cdef Py_ssize_t r
         cdef long number = start            # what a tzinfo_factory may fetch is another matter
         cdef bint atomic = self.atomic and len(rows) >= LARGE
-        cdef PGresAttValue *field
         cdef PyObject *values
-        cdef PyObject **out
-        cdef Column *column
         for r in range(len(rows)):
-            field = res.tuples[number]
-            number += 1
-            row[0] = number
-            values = new_tuple(count)
+            values = new_tuple(self.count)
             set_item(<PyObject *>rows, r, values)       # the list owns it
-            out = aiopgx_items(values)
-            column = self.columns
-            for i in range(count):
-                size = field.len
-                if size < 0:
-                    out[i] = new_reference(None)
-                elif size == column.size and same(field.value, column.text, size):
-                    out[i] = new_reference(<object>column.value)
-                    column.misses = 0
-                else:
-                    out[i] = (<OwnedDecoder>column.decode)(column, field.value, size)
-                    if out[i] == <PyObject *>UNUSUAL:
-                        Py_DECREF(UNUSUAL)
-                        out[i] = NULL
-                        out[i] = new_reference(self.ask_caster(<int>i, field.value, size))
-                    elif column.shared:
-                        consider(column, field.value, size, out[i])
-                field += 1
-                column += 1
+            row[0] = number + 1
+            self.decode_fields(res.tuples[number], aiopgx_items(values))
+            number += 1
             if atomic:
                 PyObject_GC_UnTrack(values)
         return 0
@@ -248,9 +256,13 @@ cdef class Columns:
         """
         if size >= 0:
             caster = self.casters[i]
-            if is_deadly(caster, text, size):
+            if self.columns[i].binary:
+                written = text_of(self.columns[i].oid, text, size)
+            else:
+                written = PyBytes_FromStringAndSize(text, size)
+            if is_deadly(caster, written, len(written)):
                 raise psycopg2.DataError("malformed array")
-            value = caster(PyBytes_FromStringAndSize(text, size), self.cursor)
+            value = caster(written, self.cursor)
             if self.composed:
                 self.check_parts()      # it may have registered others
             return value

@@ -90,6 +90,7 @@ cdef struct PQ:
     int (*nfields)(const PGresult *) noexcept
     char *(*fname)(const PGresult *, int) noexcept
     unsigned int (*ftype)(const PGresult *, int) noexcept
+    int (*fformat)(const PGresult *, int) noexcept
     int (*fsize)(const PGresult *, int) noexcept
     int (*fmod)(const PGresult *, int) noexcept
     unsigned int (*ftable)(const PGresult *, int) noexcept
@@ -110,6 +111,7 @@ cdef struct PQ:
     void (*freeCancel)(PGcancel *) noexcept
     int (*cancel)(PGcancel *, char *, int) noexcept nogil
     PGresult *(*makeEmptyPGresult)(PGconn *, int) noexcept
+    PGresult *(*copyResult)(const PGresult *, int) noexcept
     int (*setResultAttrs)(PGresult *, int, PGresAttDesc *) noexcept
     int (*setvalue)(PGresult *, int, int, char *, int) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.

@@ -72,6 +72,7 @@ cdef int _load() except -1:
     pq.nfields = <int (*)(const PGresult *) noexcept>_need(h, "PQnfields")
     pq.fname = <char *(*)(const PGresult *, int) noexcept>_need(h, "PQfname")
     pq.ftype = <unsigned int (*)(const PGresult *, int) noexcept>_need(h, "PQftype")
+    pq.fformat = <int (*)(const PGresult *, int) noexcept>_need(h, "PQfformat")
     pq.fsize = <int (*)(const PGresult *, int) noexcept>_need(h, "PQfsize")
     pq.fmod = <int (*)(const PGresult *, int) noexcept>_need(h, "PQfmod")
     pq.ftable = <unsigned int (*)(const PGresult *, int) noexcept>_need(h, "PQftable")
@@ -94,6 +95,7 @@ cdef int _load() except -1:
     pq.freeCancel = <void (*)(PGcancel *) noexcept>_need(h, "PQfreeCancel")
     pq.cancel = <int (*)(PGcancel *, char *, int) noexcept nogil>_need(h, "PQcancel")
     pq.makeEmptyPGresult = <PGresult *(*)(PGconn *, int) noexcept>_need(h, "PQmakeEmptyPGresult")
+    pq.copyResult = <PGresult *(*)(const PGresult *, int) noexcept>_need(h, "PQcopyResult")
     pq.setResultAttrs = <int (*)(PGresult *, int, PGresAttDesc *) noexcept>_need(
         h, "PQsetResultAttrs")
     pq.setvalue = <int (*)(PGresult *, int, int, char *, int) noexcept>_need(h, "PQsetvalue")

@@ -24,6 +24,7 @@ cdef class Result:
     cdef bint handed_over
     cdef public bint outlives   # rows can be fetched when the connection is closed
     cdef bint introduced        # casters find the attributes of their cursor
+    cdef bint quick             # a DictRow is what it was
     cdef int fetching           # the depth of fetches under way
     cdef object columns_seen    # description, once asked for
     cdef tuple column_names
@@ -35,11 +36,14 @@ cdef class Result:
     cdef object next_row(self)
     cdef int check(self) except -1
     cdef int begin(self) except -1
+    cdef int give_rows(self, impl, tuple fields) except -1
     cdef tuple fields(self)
     cdef object row(self, int shape)
     cdef list take(self, long limit)
     cdef int settled_shape(self) except -2
     cdef object record_type(self)
     cdef tuple names(self)
-    cdef object dict_row(self, tuple values)
-    cdef object real_dict_row(self, tuple values)
+    cdef tuple values(self, int number)
+    cdef object dict_row(self, int number)
+    cdef object real_dict_row(self, int number)
+    cdef object named_tuple(self, int number)

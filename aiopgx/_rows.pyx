@@ -17,6 +17,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 
+from ._binary cimport in_text
 from ._columns cimport Columns
 from ._errors cimport codec_of, decode, make_error
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
@@ -27,6 +28,8 @@ from ._structs cimport (
     give_result,
     give_rowcount,
     is_closed,
+    member_offset,
+    new_reference,
     take_result,
 )
 
@@ -36,17 +39,64 @@ cdef extern from "_frames.h":
 cdef extern from *:
     """
     #define aiopgx_items(row) (((PyTupleObject *)(row))->ob_item)
+    #define aiopgx_list_items(row) (((PyListObject *)(row))->ob_item)
+
+    /* A row of a class that is list and one slot, which stays empty: filled with NULL, and not yet
+       known to the collector. */
+    typedef struct { PyListObject list; PyObject *slot; } aiopgx_dict_row;
+
+    static PyObject *aiopgx_new_dict_row(PyTypeObject *cls, Py_ssize_t count) {
+        PyObject **items = PyMem_Calloc(count ? count : 1, sizeof(PyObject *));
+        aiopgx_dict_row *row;
+        if (items == NULL) return PyErr_NoMemory();
+        row = PyObject_GC_New(aiopgx_dict_row, cls);
+        if (row == NULL) {
+            PyMem_Free(items);
+            return NULL;
+        }
+        row->list.ob_item = items;
+        row->list.allocated = count;
+        Py_SET_SIZE(&row->list, count);
+        row->slot = NULL;
+        return (PyObject *)row;
+    }
+
+    /* A row of a subclass of tuple, the same otherwise. */
+    static PyObject *aiopgx_new_record(PyTypeObject *cls, Py_ssize_t count) {
+        PyObject *row = cls->tp_alloc(cls, count);
+        if (row == NULL) return NULL;
+        PyObject_GC_UnTrack(row);
+    #if PY_VERSION_HEX >= 0x030E0000
+        ((PyTupleObject *)row)->ob_hash = -1;
+    #endif
+        return row;
+    }
+
+    /* In free-threaded builds the items of a list are kept in another way. */
+    #ifdef Py_GIL_DISABLED
+    #define aiopgx_lists_known 0
+    #else
+    #define aiopgx_lists_known 1
+    #endif
     """
+    ctypedef struct DictRowStruct "aiopgx_dict_row":
+        PyObject *slot
     PyObject **aiopgx_items(object row)
+    PyObject **aiopgx_list_items(object row)
+    object aiopgx_new_dict_row(PyTypeObject *cls, Py_ssize_t count)
+    object aiopgx_new_record(PyTypeObject *cls, Py_ssize_t count)
+    bint aiopgx_lists_known
 
 cdef extern from "Python.h":
+    PyObject *_PyType_Lookup(type, object)      # borrowed
     void PyObject_GC_Track(void *)
     void PyObject_GC_UnTrack(void *)
     int PyODict_SetItem(object, object, object) except -1
     int PyObject_GenericSetAttr(object, object, object) except -1
 
 cdef object Column = psycopg2.extensions.Column
-cdef object DictRow = psycopg2.extras.DictRow
+cdef type DictRow = psycopg2.extras.DictRow
+cdef object index_slot = vars(DictRow)["_index"]
 cdef object RealDictRow = psycopg2.extras.RealDictRow
 cdef tuple no_arguments = ()
 
@@ -91,6 +141,18 @@ def scroll_target(value, mode):
     if b"\0" in mode.encode():
         raise ValueError("embedded null character")
     return target
+
+
+cdef bint dict_rows_are_shipped = (
+    aiopgx_lists_known and DictRow.__bases__ == (list,)
+    and DictRow.__basicsize__ == sizeof(DictRowStruct)
+    and member_offset(index_slot) == sizeof(DictRowStruct) - sizeof(PyObject *))
+
+
+cdef bint dict_rows_are_known():
+    """Whether rows are lists with one slot, as psycopg2 ships them: not patched since."""
+    return (dict_rows_are_shipped and (<PyTypeObject *>DictRow).tp_new == (<PyTypeObject *>list).tp_new
+            and _PyType_Lookup(DictRow, "_index") == <PyObject *>index_slot)
 
 
 cdef class Result:
@@ -230,6 +292,7 @@ cdef class Result:
             self.position = 0
             raise psycopg2.ProgrammingError("no results to fetch")
         self.columns.prepare()
+        self.quick = self.shape == SHAPE_DICT_ROW and dict_rows_are_known()
         if not self.columns.native and not self.introduced:
             give_attributes(self.impl, self.fields())
             self.introduced = True
@@ -238,35 +301,46 @@ cdef class Result:
     cdef object row(self, int shape):
         """The row at the position, which moves on even if this raises."""
         cdef int number = <int>self.position
-        cdef tuple values
         if number >= self.rows:
             raise psycopg2.ProgrammingError("a typecaster moved the cursor that it works for")
         self.position = number + 1
         if self.introduced:
             give_position(self.impl, number)
-        values = PyTuple_New(self.columns.count)
-        self.columns.decode_row(self.res, number, aiopgx_items(values))
+        if shape == SHAPE_DICT_ROW:
+            return self.dict_row(number)
+        if shape == SHAPE_REAL_DICT:
+            return self.real_dict_row(number)
+        if shape == SHAPE_NAMED_TUPLE:
+            return self.named_tuple(number)
+        values = self.values(number)
         if self.columns.atomic:
             PyObject_GC_UnTrack(<void *>values)
-        if shape == SHAPE_DICT_ROW:
-            return self.dict_row(values)
-        if shape == SHAPE_REAL_DICT:
-            return self.real_dict_row(values)
-        if shape == SHAPE_NAMED_TUPLE:
-            arguments = (values,)
-            return (<PyTypeObject *>tuple).tp_new(self.record, <PyObject *>arguments, NULL)
         return values
 
-    cdef object dict_row(self, tuple values):
+    cdef tuple values(self, int number):
+        cdef tuple values = PyTuple_New(self.columns.count)
+        self.columns.decode_row(self.res, number, aiopgx_items(values))
+        return values
+
+    cdef object dict_row(self, int number):
+        if self.quick:
+            row = aiopgx_new_dict_row(<PyTypeObject *>DictRow, self.columns.count)
+            self.columns.decode_row(self.res, number, aiopgx_list_items(row))
+        else:
+            values = self.values(number)
+            row = (<PyTypeObject *>DictRow).tp_new(DictRow, <PyObject *>no_arguments, NULL)
+            PyList_SetSlice(row, 0, 0, values)
         if self.index is None:
             self.index = OrderedDict((name, i) for i, name in enumerate(self.names()))
-        row = (<PyTypeObject *>DictRow).tp_new(DictRow, <PyObject *>no_arguments, NULL)
-        PyList_SetSlice(row, 0, 0, values)
-        PyObject_GenericSetAttr(row, "_index", self.index)
+        if self.quick:
+            (<DictRowStruct *>row).slot = new_reference(self.index)
+            PyObject_GC_Track(<void *>row)
+        else:
+            PyObject_GenericSetAttr(row, "_index", self.index)
         return row
 
-    cdef object real_dict_row(self, tuple values):
-        cdef tuple names = self.names()
+    cdef object real_dict_row(self, int number):
+        cdef tuple values = self.values(number), names = self.names()
         cdef Py_ssize_t i
         row = (<PyTypeObject *>RealDictRow).tp_new(RealDictRow, <PyObject *>no_arguments, NULL)
         for i in range(len(names)):
@@ -274,6 +348,12 @@ cdef class Result:
         if not names:
             # psycopg2 never gets to the last column, where it would remove its own entry
             PyODict_SetItem(row, RealDictRow, [])
+        return row
+
+    cdef object named_tuple(self, int number):
+        row = aiopgx_new_record(<PyTypeObject *>self.record, self.columns.count)
+        self.columns.decode_row(self.res, number, aiopgx_items(row))
+        PyObject_GC_Track(<void *>row)
         return row
 
     cdef int settled_shape(self) except -2:
@@ -379,13 +459,27 @@ cdef class Result:
                 give_result(impl, NULL, fields, ())
                 pq.clear(self.res)
             else:
-                give_result(impl, self.res, fields, self.columns.casters)
+                self.give_rows(impl, fields)
             self.res = NULL
             self.columns = None
             self.impl = impl
             self.handed_over = True
         finally:
             self.fetching -= 1
+
+    cdef int give_rows(self, impl, tuple fields) except -1:
+        cdef PGresult *res = self.res
+        if self.columns.binary:
+            res = in_text(self.res)         # psycopg2 takes every value for a text
+        try:
+            give_result(impl, res, fields, self.columns.casters)
+        except BaseException:
+            if res != self.res:
+                pq.clear(res)
+            raise
+        if res != self.res:
+            pq.clear(self.res)
+        return 0
 
     cdef tuple fields(self):
         return (self.count, self.position, self.lastrowid, self.description, self.statusmessage,

@@ -95,12 +95,12 @@ GRANULE = 8  # AddressSanitizer knows how many of the first bytes of so many may
 LOOKS_BEHIND = {700, 701, 1021, 1022}
 
 
-def forged(oids, names, rows, poisoned=False):
-    """A new PGresult; whoever gets it owns it."""
+def forged(oids, names, rows, poisoned=False, form=0):
+    """A new PGresult, in binary if `form` is 1; whoever gets it owns it."""
     res = make_result(None, PGRES_TUPLES_OK)
     attributes = (Attribute * len(oids))(
         *[
-            Attribute(name.encode(), 0, 0, 0, oid, -1, -1)
+            Attribute(name.encode(), 0, 0, form, oid, -1, -1)
             for name, oid in zip(names, oids, strict=True)
         ]
     )
@@ -111,7 +111,7 @@ def forged(oids, names, rows, poisoned=False):
             done = set_value(res, i, j, value, -1 if value is None else len(value))
             assert done, "out of memory"
             if poisoned and value is not None:
-                end = get_value(res, i, j) + len(value) + (oids[j] in LOOKS_BEHIND)
+                end = get_value(res, i, j) + len(value) + (not form and oids[j] in LOOKS_BEHIND)
                 areas.append((end, allocate(res, PADDING)))
     for end, padding in areas:
         # libpq has large values in memory of their own, and the padding somewhere else

@@ -116,6 +116,34 @@ async def test_rows_are_not_found_half_empty(ours, connect, factory):
     assert gc.is_tracked(rows)
 
 
+@pytest.mark.parametrize("factory", FACTORIES[1:])
+@pytest.mark.parametrize("many", [False, True])
+async def test_no_row_is_found_half_empty(ours, connect, factory, many):
+    """Nor is one left that could not be finished."""
+    looks = []
+    conn = await connect()
+    cursor = await conn.cursor(cursor_factory=factory)
+
+    def zone(offset):
+        found = [o for o in gc.get_objects() if type(o).__name__ in ("DictRow", "Record")]
+        looks.append([plain(row) for row in found])  # which crashes where a value is missing
+        if len(looks) == 3:
+            raise ZeroDivisionError
+        return datetime.timezone.utc
+
+    cursor.tzinfo_factory = zone
+    await cursor.execute("SELECT n AS number, n + 1000 AS more, now() FROM generate_series(1, 5) n")
+    rows = []
+    with pytest.raises(ZeroDivisionError):
+        if many:
+            await cursor.fetchmany(3)
+        while True:
+            rows.append(await cursor.fetchone())
+    assert len(looks) == 3
+    assert [plain(row)[:2] for row in rows] == ([] if many else [(1, 1001), (2, 1002)])
+    assert plain(await cursor.fetchone())[:2] == (4, 1004)
+
+
 async def test_collection_moves_the_cursor(ours, connect):
     """Before Python 3.12 each new object may be the one that makes the collector run."""
 

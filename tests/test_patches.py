@@ -78,6 +78,21 @@ async def test_cached_make_nt_replaced(impl, connect, monkeypatch):
     assert seen == [(True, ("one",))]
 
 
+async def test_index_of_dict_rows_replaced(impl, connect, monkeypatch):
+    """Rows are given it as any attribute; without this they are filled in a quicker way."""
+    kept = {}
+    index = property(lambda row: kept[id(row)], lambda row, names: kept.__setitem__(id(row), names))
+    conn = await connect(cursor_factory=DictCursor, enable_hstore=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(DictRow, "_index", index)
+        (row,) = await fetch(conn, "SELECT 1 AS one")
+        assert kept[id(row)] == {"one": 0}
+        assert row["one"] == 1
+    (row,) = await fetch(conn, "SELECT 1 AS one")
+    assert id(row._index) and row["one"] == 1
+    assert len(kept) == 1
+
+
 @contextlib.contextmanager
 def adapters(*classes):
     """The adapters of these classes, as they were afterwards."""
