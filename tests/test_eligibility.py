@@ -97,6 +97,23 @@ def test_share_of_ordinary_statements():
     assert len(admitted) / len(same) >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("SELECT a, %s AS b FROM t", 1),
+        ("SELECT DISTINCT a, %s AS b FROM t", 0),
+        ("SELECT a, %s AS b FROM t GROUP BY a", 0),
+        ("SELECT a, %s AS b FROM t UNION SELECT 1, 2", 0),
+        ("SELECT a, (SELECT 1 FROM u WHERE c = %s) FROM t", 1),
+        ("SELECT DISTINCT a, (SELECT 1 FROM u WHERE c = %s) FROM t", 0),
+        ("SELECT DISTINCT a FROM t WHERE c = %s", 1),
+        ("SELECT a FROM t WHERE a IN (SELECT DISTINCT (SELECT c FROM u WHERE d = %s) FROM v)", 0),
+    ],
+)
+def test_equal_expressions_stay_equal(operation, expected):
+    assert verdict(operation, (1,)) == expected
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 INTS = [
