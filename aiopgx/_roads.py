@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import psycopg2
 
 from . import _core, _errors, _libpq
+from ._eligibility import read_text
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,42 @@ def capabilities() -> Capabilities:
         direct_rows=_libpq.direct_rows,
         async_cancel=_libpq.async_cancel,
     )
+
+
+class Road(NamedTuple):
+    """What `explain_road()` returns; `print()` shows it in words.
+
+    name: "prepared" (a prepared statement, once the statement is executed often), "text" (the
+        statement with its parameters written into it) or "psycopg2" (the same, but psycopg2 sends
+        it and makes the rows).
+    reason: why, in one sentence.
+    """
+
+    name: Literal["prepared", "text", "psycopg2"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+# By what Text.admits() gives.
+_REASONS = {
+    1: "the outcome is the same as with psycopg2's literals",
+    2: "the outcome is the same as with psycopg2's literals while the server plans with the values",
+}
+
+
+def explain_road(operation: Any, parameters: Any = None) -> Road:
+    """Tell which road `execute(operation, parameters)` can take, and why.
+
+    It goes by the statement and its parameters alone, and asks no server. What else has to hold for
+    a prepared statement is in docs/prepared.md. Never raises for a statement that is wrong.
+    New in aiopgx.
+    """
+    if not _core.native_road:
+        return Road("psycopg2", _reason())
+    text = read_text(operation, parameters is not None)
+    refusal = text.refusal(parameters)
+    if refusal is not None:
+        return Road("text", refusal)
+    return Road("prepared", _REASONS[text.admits(parameters)])

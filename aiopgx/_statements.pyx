@@ -144,8 +144,10 @@ cdef Py_ssize_t add(Py_ssize_t used, const char *text, Py_ssize_t size) except -
     return used + size
 
 
-cdef tuple in_order(Statement statement, object parameters):
+cdef tuple in_order(tuple names, Py_ssize_t count, object parameters):
     """A tuple of what the placeholders stand for, or None if psycopg2 is to look.
+
+    names: of the parameters; None if they go by position.
 
     The keys of a dict may compare in Python, and that code may come back here: so this is done
     before the text is begun.
@@ -153,17 +155,17 @@ cdef tuple in_order(Statement statement, object parameters):
     cdef Py_ssize_t i
     cdef PyObject *found
     cdef tuple values
-    if statement.names is None:
+    if names is None:
         if PyList_CheckExact(parameters):
             parameters = PyList_AsTuple(parameters)
         elif not PyTuple_CheckExact(parameters):
             return None
-        return parameters if PyTuple_GET_SIZE(parameters) == statement.count else None
+        return parameters if PyTuple_GET_SIZE(parameters) == count else None
     if not PyDict_CheckExact(parameters):
         return None
-    values = PyTuple_New(statement.count)
-    for i in range(statement.count):
-        found = PyDict_GetItem(parameters, <object>PyTuple_GET_ITEM(statement.names, i))
+    values = PyTuple_New(count)
+    for i in range(count):
+        found = PyDict_GetItem(parameters, <object>PyTuple_GET_ITEM(names, i))
         if found == NULL:
             return None
         Py_INCREF(<object>found)
@@ -182,7 +184,7 @@ cdef bytes merge(object operation, object parameters):
     statement = find_statement(operation)
     if statement is None:
         return None
-    values = in_order(statement, parameters)
+    values = in_order(statement.names, statement.count, parameters)
     if values is None:
         return None
     piece = <bytes>PyTuple_GET_ITEM(statement.pieces, 0)
