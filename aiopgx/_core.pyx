@@ -1,29 +1,34 @@
-"""Wire: one PGconn driven by an event loop.
+"""Wire: one PGconn driven by an event loop, and the queue of what is asked of it.
 
-A request is sent at once and answered through a future. It gives a list, out of which the caller
-takes what was asked for, or the exception to raise: a future that raised it would keep it and its
-frames alive, and a dropped connection open, until the task waits again.
-What is legal where:
+What happens between execute() and the socket: `_requests` makes a Request, put() sends it if the
+connection is free and queues it otherwise, the loop says readable, the request takes its results one
+after the other, and its outcome goes to the future of whoever waits; then comes the next. The Wire
+never asks what kind a request is.
 
-    state       execute   socket readable              becomes
-    CONNECTING  refused   psycopg2's poll()            IDLE
-    IDLE        yes       psycopg2's poll(): notices,  BUSY, FOREIGN
-                          notifies, end of connection
-    BUSY        refused   libpq: read until done       IDLE
-    FOREIGN     refused   psycopg2's poll()            IDLE
-    CLOSED      refused   -
+    state       put()             socket readable                  becomes
+    CONNECTING  refused           psycopg2's poll()                IDLE
+    IDLE        sends             psycopg2's poll(): notices,      BUSY, FOREIGN
+                                  notifies, end of connection
+    BUSY        queues            libpq: `head` takes its results  that of the next, or IDLE
+    FOREIGN     queues            psycopg2's poll()                that of the next, or IDLE
+    CLOSED      refused           -
 
-FOREIGN is psycopg2's own execution: foreign cursor classes, or the psycopg2 road. The loop holds
-the Wire and the Wire holds nothing above it, so a connection that is dropped is collected.
+The queue is first in, first out, with two liberties: what says WAIT is overtaken (a portal is not
+closed in an aborted transaction), and what says DROP is over without being sent. A user's request
+in flight refuses a second user's (see refusal()); housekeeping refuses nobody.
+
+An outcome comes as a list, out of which the caller takes what was asked for, or the exception to
+raise: a future that raised it would keep it and its frames alive, and a dropped connection open,
+until the task waits again. FOREIGN is psycopg2's own execution: foreign cursor classes, or the
+psycopg2 road. The loop holds the Wire and the Wire holds nothing above it, so a connection that is
+dropped is collected.
 """
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memchr
 
 import asyncio
 import os
 import weakref
 from asyncio import _get_running_loop
+from collections import deque
 from contextlib import suppress
 from copy import copy
 
@@ -36,6 +41,7 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_UNKNOWN,
     Notify,
 )
+from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._cancel import cancel_and_close
 
@@ -48,23 +54,11 @@ from ._errors cimport (
     decode,
     farewell_error,
     layout_known,
-    make_error,
     readable_error,
-    result_error,
     utf8_codec,
 )
 from ._libpq cimport (
     CONNECTION_BAD,
-    CONNECTION_OK,
-    PGRES_BAD_RESPONSE,
-    PGRES_COMMAND_OK,
-    PGRES_COPY_BOTH,
-    PGRES_COPY_IN,
-    PGRES_COPY_OUT,
-    PGRES_EMPTY_QUERY,
-    PGRES_FATAL_ERROR,
-    PGRES_NONFATAL_ERROR,
-    PGRES_TUPLES_OK,
     PG_DIAG_SEVERITY_NONLOCALIZED,
     PG_DIAG_SQLSTATE,
     NoticeProcessor,
@@ -74,10 +68,9 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._rows cimport Result
 from ._socket cimport socket_ready
-from ._statements cimport merge, quotes_plainly
-from ._structs cimport genuine_connection, give_failure, is_closed, take_connection
+from ._statements cimport quotes_plainly
+from ._structs cimport genuine_connection, take_connection
 
 cdef extern from "_frames.h":
     pass
@@ -96,6 +89,7 @@ cdef enum:
 cdef double NEVER = float("inf")
 
 cdef int NO_TRANSACTION = TRANSACTION_STATUS_IDLE
+cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
 
 # Seconds between looks at a connection that owes an answer: whoever closes the psycopg2 connection
 # itself takes the socket away, and no event tells us.
@@ -189,63 +183,60 @@ cdef object _operational(error):
     return told
 
 
+AGAIN = object()
+
+
+cdef class Request:
+    """One thing that is asked of the server. The kinds are in `_requests`.
+
+    The Wire calls turn() when everything in front is over, send() to have it put into libpq's
+    buffer, take() for each PGresult, outcome() when all have been taken, and answer() once, with
+    the outcome or with the exception that came in its place. reason() may know better than libpq
+    why the connection was lost.
+    """
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        return GO
+
+    cdef int send(self, Wire wire) except -1:
+        return 0
+
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        pq.clear(res)
+        return MORE
+
+    cdef object outcome(self, Wire wire):
+        return None
+
+    cdef object reason(self, Wire wire, object error):
+        return error
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result([outcome])
+        return 0
+
+
 cdef class Wire:
     """Drives one psycopg2 connection on one event loop.
 
     raw: what psycopg2.connect() gave; what is kept is the genuine connection behind proxies.
-    queue: gets the notifications; `notifies`, its reading side, is closed with the connection.
+    inbox: gets the notifications; `notifies`, its reading side, is closed with the connection.
     cancel_timeout: seconds that a query gets to stop after the connection was closed.
     """
 
-    cdef object __weakref__
-    cdef readonly object raw
-    cdef readonly object loop
-    cdef readonly bint native
-    cdef readonly unsigned long rests   # requests that left no transaction open
-    cdef readonly object leaving    # done when a session closed with a query in flight has ended
-    cdef readonly object reason     # the exception with which the connection was lost, or None
-    cdef double cancel_timeout
-    cdef tuple farewell             # the server's last words to an idle connection, and SQLSTATE
-    cdef object codec               # decodes texts
-    cdef bint plain                 # simple parameters need not go through psycopg2
-    cdef object queue
-    cdef object notifies
-    cdef PGconn *conn               # borrowed from raw: valid while raw is open
-    cdef State state
-    cdef unsigned int forks
-    cdef int fd                     # -1 while nothing is watched
-    cdef bint reading
-    cdef bint writing
-    # the request in flight
-    cdef object waiter
-    cdef object impl
-    cdef object query
-    cdef bytes queued               # what is sent when an `opening` has gone well
-    cdef object copy_error
-    cdef int shape
-    cdef list texts                 # of notices that nobody has seen yet
-    cdef PGresult *result           # owned
-    # one timer a connection, which is armed again when it fires before the deadline
-    cdef double limit               # seconds that the request has
-    cdef double deadline
-    cdef double timer_at
-    cdef object timer
-
-    def __cinit__(self, raw, loop, queue, notifies, cancel_timeout):
+    def __cinit__(self, raw, loop, inbox, notifies, cancel_timeout):
         self.raw = genuine_connection(raw)
         self.cancel_timeout = cancel_timeout
         self.loop = loop
-        self.queue = queue
+        self.inbox = inbox
         self.notifies = notifies
         self.state = CONNECTING
         self.forks = _forks
         self.fd = -1
         self.deadline = NEVER
         self.texts = []
-
-    def __dealloc__(self):
-        if self.result != NULL:
-            pq.clear(self.result)
+        self.waiting = deque()
 
     # What the rooms above ask
 
@@ -254,15 +245,33 @@ cdef class Wire:
         """psycopg2's `closed`, 0 while the connection is open."""
         return self.raw.closed or <int>(self.state == CLOSED)
 
+    cdef bint is_closed(self) except -1:
+        return self.state == CLOSED
+
     @property
     def busy(self):
-        """Whether a request is in flight: its answer has not been read."""
-        return self.state == BUSY or self.state == FOREIGN or self.state == CONNECTING
+        """Whether a user's request is in the queue: its answer has not been read."""
+        return self.users > 0
+
+    @property
+    def executing(self):
+        """The same, also of what somebody lets psycopg2 execute behind our back."""
+        return self.users > 0 or self.head is None and bool(self.raw.isexecuting())
 
     @property
     def forked(self):
         """Whether this process is a child of the one that made the connection."""
         return self.forks != _forks
+
+    @property
+    def status(self):
+        """The transaction status, as it is for users: housekeeping does not show."""
+        return self.transaction_status()
+
+    cdef int transaction_status(self) except -1:
+        if self.head is not None and self.head.housekeeping:
+            return self.resting
+        return self.raw.get_transaction_status()
 
     def look(self):
         """Hear what has come to an idle connection; whether it is open afterwards."""
@@ -270,8 +279,10 @@ cdef class Wire:
             self._on_readable()
         return not self.closed
 
-    def refusal(self, str caller):
+    cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.
+
+        session: whose requests wait for each other instead.
         """
         if self.forks != _forks:
             return RuntimeError(
@@ -280,19 +291,36 @@ cdef class Wire:
         if _get_running_loop() is not self.loop:
             return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
-        if self.waiter is not None:
+        if self.users > 0 and (session is None or not self._all_of(session)):
             return RuntimeError(
                 f"{caller}() called while another coroutine "
                 f"is already waiting for incoming data")
         return None
 
-    def closed_error(self, str text):
+    cdef bint _all_of(self, session) except -1:
+        """Whether every user's request in the queue is of this session."""
+        cdef Request request
+        for request in self._queue():
+            if not request.housekeeping and request.session is not session:
+                return False
+        return True
+
+    cdef list _queue(self):
+        return ([] if self.head is None else [self.head]) + list(self.waiting)
+
+    cpdef object closed_error(self, str text):
         """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
         if self.reason is None or not self.closed:
             return psycopg2.InterfaceError(text)
         error = psycopg2.InterfaceError(f"{text}: {str(self.reason).strip()}")
         error.__cause__ = _frameless(self.reason)
         return error
+
+    cdef object control(self):
+        """A psycopg2 cursor for what is executed on nobody's cursor."""
+        if self.plain_cursor is None:
+            self.plain_cursor = PsycopgCursor(self.raw)
+        return self.plain_cursor
 
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets [None] or [an exception]."""
@@ -305,64 +333,30 @@ cdef class Wire:
         if pq.libVersion:
             self.conn = <PGconn *>PyCapsule_GetPointer(
                 self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
-        waiter = self._wait(CONNECTING, timeout)
+        request = Request()
+        self._accept(request, timeout)
+        request.begun = True
+        self.head = request
+        self._time(request)
         self._on_connecting()
-        return waiter
+        return request.waiter
 
-    def execute(self, impl, int shape, operation, parameters, timeout, bytes opening=None):
-        """Send one statement on the native road; the future gets [its Result]. After refusal().
+    def abandon(self, waiter):
+        """Whoever waited has gone. False if the request is dropped, since nothing of it was sent.
 
-        psycopg2 adapts the parameters, so that the text is what it would have sent.
-        opening: a command such as BEGIN to execute before; if it fails, that is the outcome.
+        Else the connection is closed, and the query cancelled on the server.
         """
-        cdef bytes query = None
-        check_timeout(timeout)
-        if is_closed(impl) or self.state == CLOSED:
-            raise self.closed_error("cursor already closed")
-        if parameters is None:
-            query = impl.mogrify(operation)
-        else:
-            if self.plain:
-                query = merge(operation, parameters)
-            if query is None:
-                query = impl.mogrify(operation, parameters)
-        if self.waiter is not None:                     # an adapter may have done that
-            raise self.refusal("cursor.execute")
-        if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
-            raise ValueError("a statement cannot contain NUL (0x00) characters")
-        if is_closed(impl) or self.state == CLOSED:
-            raise self.closed_error("cursor already closed")
-        if self.raw.isexecuting():
-            raise make_error(
-                psycopg2.ProgrammingError,
-                "execute cannot be used while an asynchronous query is underway", impl)
-        self.queued = None
-        if opening is not None:
-            self.queued = query
-            query = opening
-        if pq.status(self.conn) != CONNECTION_OK or not pq.sendQuery(
-                self.conn, PyBytes_AS_STRING(query)):
-            raise self._broken()
-        self.impl = impl
-        self.query = query
-        self.shape = shape
-        waiter = self._wait(BUSY, timeout)
-        self._flush()
-        return waiter
-
-    def execute_foreign(self, start, operation, parameters, timeout):
-        """Let psycopg2 execute: call `start`, drive poll(). The future gets [None]. After refusal()."""
-        if self.state == CLOSED:
-            raise self.closed_error("cursor already closed")
-        check_timeout(timeout)
-        start(operation, parameters)
-        waiter = self._wait(FOREIGN, timeout)
-        self._poll()
-        return waiter
+        cdef Request request
+        for request in self.waiting:
+            if request.waiter is waiter and not request.begun:
+                self.drop(request, None)
+                return False
+        self.close()
+        return True
 
     def close(self):
         """Close now. A query in flight is cancelled on the server, in the background."""
-        cdef State was = self.state
+        cdef int was = self.state
         self.state = CLOSED
         if self.forks != _forks:
             return                  # the session and the loop's selector are the parent's
@@ -382,17 +376,21 @@ cdef class Wire:
 
     cdef int _end(self, error) except -1:
         """Nothing comes any more: let go of everything, and tell those who wait."""
+        cdef Request request
         self.state = CLOSED
         self._unwatch()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if self.result != NULL:
-            pq.clear(self.result)
-            self.result = NULL
+        queue = self._queue()
+        self.head = None
+        self.waiting.clear()
+        self.users = 0
         if self.loop.is_closed():
             return 0
-        self._answer(error)
+        for request in queue:           # what was not sent meets a closed connection
+            request.answer(
+                self, error if request.begun else self.closed_error("cursor already closed"))
         self.notifies.close(_operational(error))
         return 0
 
@@ -410,29 +408,182 @@ cdef class Wire:
             self.leaving = cancel_and_close(self.raw, self.loop)
         return 0
 
-    # The waiter and its deadline
+    # The queue
 
-    cdef object _wait(self, State state, timeout):
-        self.state = state
-        self.waiter = waiter = self.loop.create_future()
-        self.limit = NEVER if timeout is None else timeout
-        if self.limit <= 0:
-            self._time_out()
+    cdef object put(self, Request request, timeout):
+        """Send a request, or queue it; its waiter. Raises what sending raises, if it is sent now.
+
+        timeout: seconds until the answer has to be here, None for no limit; housekeeping's count
+            from its turn on.
+        """
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        self._accept(request, timeout)
+        if self.state == IDLE and not self.waiting and request.turn(self) == GO:
+            self._start(request)
+            if self.waiting:            # psycopg2 was quick, and it is to be sent once more
+                self.loop.call_soon(self._on_ready, False)
         else:
-            self._arm(self.loop.time(), self.limit)
-        return waiter
+            self._append(request)
+            self._go_on()
+        return request.waiter
 
-    cdef int _arm(self, double now, double timeout) except -1:
-        self.deadline = now + timeout
+    cdef object put_both(self, Request first, Request second, timeout):
+        """Queue two that belong together; the waiter of the second."""
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        self._accept(first, None)
+        self._append(first)
+        self._accept(second, timeout)
+        self._append(second)
+        self._go_on()
+        return second.waiter
+
+    cdef int _append(self, Request request) except -1:
+        self.waiting.append(request)
+        if not request.housekeeping:
+            self._arm(request.deadline)
+        return 0
+
+    cdef int _accept(self, Request request, timeout) except -1:
+        request.limit = NEVER if timeout is None else timeout
+        request.deadline = self.loop.time() + request.limit
+        request.waiter = self.loop.create_future()
+        self.users += not request.housekeeping
+        return 0
+
+    cdef int _start(self, Request request) except -1:
+        """Send a request on the idle connection; one that can't be sent leaves the queue."""
+        if request.housekeeping:
+            self.resting = self.raw.get_transaction_status()
+            request.deadline = self.loop.time() + request.limit
+        try:
+            request.send(self)
+            if self.state == CLOSED:    # by code of the program
+                raise self.closed_error("connection already closed")
+        except BaseException:
+            if self.state != CLOSED:
+                self.users -= not request.housekeeping
+            raise
+        request.begun = True
+        self.head = request
+        self.state = FOREIGN if request.polled else BUSY
+        if request.polled:
+            self._poll()
+        else:
+            self.flush()
+        self._time(request)
+        return 0
+
+    cdef int _go_on(self) except -1:
+        """Send what can be sent now."""
+        cdef Request request
+        while self.state == IDLE and self.waiting and self.forks == _forks \
+                and _get_running_loop() is self.loop:
+            request = self._next()
+            if request is None:
+                break
+            try:
+                self._start(request)
+            except BaseException as error:
+                request.answer(self, error)
+        return 0
+
+    cdef Request _next(self):
+        """Take the first out of the queue that is to be sent."""
+        cdef Request request
+        cdef Turn turn
+        for request in list(self.waiting):
+            turn = request.turn(self)
+            if turn == GO:
+                self.waiting.remove(request)
+                return request
+            if turn == DROP:
+                self.drop(request, None)
+        return None
+
+    cdef int drop(self, Request request, outcome) except -1:
+        """End a request that waits for its turn."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+            self.users -= not request.housekeeping
+            self._first_deadline()
+            request.answer(self, outcome)
+        return 0
+
+    cdef Request _done(self):
+        """The request in flight is over."""
+        request = self.head
+        self.head = None
+        self.users -= not request.housekeeping
+        if self.state != CLOSED:
+            self.state = IDLE
+        if self.waiting:
+            self._first_deadline()
+        else:
+            self.deadline = NEVER
+        return request
+
+    cdef int _over(self, failure) except -1:
+        """All of an answer is read, or in its place comes an exception."""
+        cdef Request request = self._done()
+        outcome = failure
+        if failure is None:
+            try:
+                outcome = request.outcome(self)
+            except BaseException as error:
+                outcome = error
+        if outcome is AGAIN:
+            self.waiting.appendleft(request)
+            self.users += not request.housekeeping
+        else:
+            request.answer(self, outcome)
+            if failure is None and isinstance(outcome, BaseException):
+                self._check_after(outcome)
+        return 0
+
+    cdef int _check_after(self, error) except -1:
+        """After an error: is the connection still good?"""
+        if self.conn == NULL or self.raw.closed:
+            return 0
+        if pq.status(self.conn) == CONNECTION_BAD:
+            self.lost(error)
+        elif pq.transactionStatus(self.conn) == ACTIVE:
+            self.close()                # replication, which is not for plain cursors
+        return 0
+
+    # Deadlines
+
+    cdef int _time(self, Request request) except -1:
+        """Watch the time of a request that is in flight; it may be over already."""
+        if self.head is not request:
+            return 0
+        if request.limit <= 0:
+            self._time_out(request)
+        else:
+            self._arm(request.deadline)
+        return 0
+
+    cdef int _arm(self, double deadline) except -1:
+        if deadline < self.deadline:
+            self.deadline = deadline
         if self.timer is None or self.timer_at > self.deadline:
             if self.timer is not None:
                 self.timer.cancel()
-            self._set_timer(now)
+            self._set_timer(self.loop.time())
         return 0
 
     cdef int _set_timer(self, double now) except -1:
         self.timer_at = min(self.deadline, now + LOOK)
         self.timer = self.loop.call_at(self.timer_at, self._on_timer)
+        return 0
+
+    cdef int _first_deadline(self) except -1:
+        cdef Request request
+        self.deadline = NEVER
+        for request in self._queue():
+            if request is self.head or not request.housekeeping:
+                self.deadline = min(self.deadline, request.deadline)
         return 0
 
     def _on_timer(self):
@@ -443,41 +594,29 @@ cdef class Wire:
             self._broken_off(error)
 
     cdef int _look(self) except -1:
-        """The timer has fired: for the deadline, or to see whether the connection is still ours."""
+        """The timer has fired: for a deadline, or to see whether the connection is still ours."""
+        cdef Request request
         cdef double now
-        if self.waiter is None or self.state == CLOSED:
+        if self.head is None or self.state == CLOSED:
             return 0
         now = self.loop.time()
         if self.raw.closed:
-            self._closed_elsewhere()
-        elif now >= self.deadline:
-            self._time_out()
-        else:
-            self._set_timer(now)
-        return 0
+            return self._closed_elsewhere()
+        if now < self.deadline:
+            return self._set_timer(now)
+        for request in self._queue():
+            if now >= request.deadline and (request is self.head or not request.housekeeping):
+                return self._time_out(request)
+        self._first_deadline()
+        return self._set_timer(now)
 
-    cdef int _time_out(self) except -1:
-        self.deadline = NEVER
-        if self.waiter is not None and not self.waiter.done():
-            wanted = "connected" if self.state == CONNECTING else "answered"
-            self.waiter.set_result([asyncio.TimeoutError(
-                f"the server has not {wanted} within {self.limit:g} s")])
-        return 0
-
-    cdef object _done(self):
-        """The request is over: its waiter, or None if nobody waits any more."""
-        waiter = self.waiter
-        self.waiter = None
-        self.deadline = NEVER
-        if self.state != CLOSED:
-            self.state = IDLE
-        return None if waiter is None or waiter.done() else waiter
-
-    cdef int _answer(self, outcome) except -1:
-        """The request is over: None or a Result if it went well, else the exception."""
-        waiter = self._done()
-        if waiter is not None:
-            waiter.set_result([outcome])
+    cdef int _time_out(self, Request request) except -1:
+        """The time of a request is over, and with it the connection's: who knows what comes yet?"""
+        wanted = "connected" if self.state == CONNECTING else "answered"
+        request.answer(self, asyncio.TimeoutError(
+            f"the server has not {wanted} within {request.limit:g} s"))
+        if self.state != CONNECTING:    # else who connects has something to ask of `raw` yet
+            self.close()
         return 0
 
     # The socket
@@ -523,7 +662,7 @@ cdef class Wire:
         # libpq opens and closes sockets on the way, one after the other with several hosts:
         # nothing stays watched over a poll()
         self._unwatch()
-        if self.state != CONNECTING or self.waiter is None or self.waiter.done():
+        if self.state != CONNECTING or self.head is None or self.head.waiter.done():
             return 0
         wanted = self.raw.poll()
         if wanted == POLL_OK:
@@ -550,19 +689,19 @@ cdef class Wire:
         self._watch()
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
-        self._done().set_result([None])
+        self._over(None)
         self._poll_notices()
         return 0
 
     cdef int _closed_elsewhere(self) except -1:
         """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
-        return self._lost(psycopg2.OperationalError("Connection closed"))
+        return self.lost(psycopg2.OperationalError("Connection closed"))
 
     cdef int _broken_off(self, error) except -1:
         """A callback has failed: nobody is left waiting for what may never come."""
-        cdef State was = self.state
+        cdef int was = self.state
         cdef bint unsent = self.writing
-        cdef bint heard = self.waiter is not None and not self.waiter.done()
+        cdef bint heard = self.users > 0
         told = self._readable(error)
         self.state = CLOSED
         try:
@@ -587,34 +726,35 @@ cdef class Wire:
         return error
 
     def _on_readable(self):
-        try:
-            if self.raw.closed:
-                self._closed_elsewhere()
-            elif self.state == BUSY:
-                self._read()
-            else:
-                self._poll()
-        except BaseException as error:
-            self._broken_off(error)
+        self._on_ready(False)
 
     def _on_writable(self):
+        self._on_ready(True)
+
+    def _on_ready(self, to_write):
         try:
+            if self.state == CLOSED:
+                return
             if self.raw.closed:
                 self._closed_elsewhere()
-            elif self.state == BUSY:
-                self._flush()
-            else:
+            elif self.state != BUSY:
                 self._poll()
+            elif to_write:
+                self.flush()
+            else:
+                self._read()
+            if self.waiting:
+                self._go_on()
         except BaseException as error:
             self._broken_off(error)
 
-    cdef int _flush(self) except -1:
+    cdef int flush(self) except -1:
         cdef int left
         if self.raw.closed:         # a collection may have done that
             return self._closed_elsewhere()
         left = pq.flush(self.conn)
         if left < 0:
-            self._lost(connection_error(self.conn))
+            self.lost(connection_error(self.conn))
         elif left or self.writing:
             self._want_write(left == 1)
         return 0
@@ -630,7 +770,7 @@ cdef class Wire:
                 return 0
             if wanted == POLL_OK and self.state == FOREIGN:
                 self.rests += self.raw.get_transaction_status() == NO_TRANSACTION
-                self._answer(None)
+                self._over(None)
                 self._poll_notices()    # those behind the result
             self._pass_notifies()
             if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
@@ -648,21 +788,22 @@ cdef class Wire:
 
     cdef int _poll_failed(self, error) except -1:
         if self.raw.closed:
-            return self._lost(error)
+            return self.lost(error)
         status = self.raw.get_transaction_status()
         if status == TRANSACTION_STATUS_UNKNOWN:
-            self._lost(error)           # which psycopg2 has not understood
+            self.lost(error)           # which psycopg2 has not understood
         elif self.raw.isexecuting():
             self._broken_off(error)
-        elif self.waiter is None and not isinstance(error, (psycopg2.Error, UnicodeError)):
-            self._lost(error)           # poll() itself is out of order: it would be called for ever
-        elif status == TRANSACTION_STATUS_ACTIVE:
-            self._answer(error)         # psycopg2 leaves a COPY unfinished
+        elif self.head is None and not isinstance(error, (psycopg2.Error, UnicodeError)):
+            self.lost(error)           # poll() itself is out of order: it would be called for ever
+        elif status == ACTIVE:
+            self._over(error)           # psycopg2 leaves a COPY unfinished
             self.close()
         else:
             self.rests += status == NO_TRANSACTION
             self._want_write(False)
-            self._answer(error)
+            if self.head is not None:
+                self._over(error)
         return 0
 
     cdef int _read(self) except -1:
@@ -688,142 +829,44 @@ cdef class Wire:
         if self.state != BUSY:
             return 0
         if finished < 0:
-            return self._lost(self._last_error())
+            return self.lost(self._last_error())
         if self.writing:
-            self._flush()           # a long query is still being sent
+            self.flush()           # a long query is still being sent
         if finished:
             self._finish()
         return 0
 
     cdef object _last_error(self):
         """Why the connection is lost: what the server has said last, else what libpq says."""
-        cdef PGresult *res
         error = connection_error(self.conn)     # before libpq is asked again, and adds to it
         self._take_results()
         if self.state == CLOSED:
             return self.reason
-        res, self.result = self.result, NULL
-        if res != NULL and pq.resultStatus(res) == PGRES_FATAL_ERROR:
-            impl, query = self.impl, self.query
-            give_failure(impl, query)
-            said = result_error(self.conn, res, self.codec, impl)
-            return error if said.pgcode is None else said
-        if res != NULL:
-            pq.clear(res)
-        return error
+        return self.head.reason(self, error)
 
     cdef int _take_results(self) except -1:
-        """Keep what psycopg2 keeps: the first error, else the last result. 1 when all is read."""
+        """Give the request in flight what has come. 1 when that was all."""
         cdef PGresult *res
-        cdef int status
+        cdef Request head = self.head
+        cdef Taken taken
         while not pq.isBusy(self.conn):
             res = pq.getResult(self.conn)
             if res == NULL:
                 return 1
-            status = pq.resultStatus(res)
-            if status == PGRES_COPY_IN or status == PGRES_COPY_OUT:
-                pq.clear(res)
-                if not self._refuse_copy(status):
-                    return 0
-            elif self.result != NULL and pq.resultStatus(self.result) == PGRES_FATAL_ERROR:
-                pq.clear(res)
-            else:
-                if self.result != NULL:
-                    pq.clear(self.result)
-                self.result = res
-                if status == PGRES_COPY_BOTH:
-                    return 1            # libpq would give it again and again
+            taken = head.take(self, res)
+            if taken != MORE:
+                return taken == ENOUGH
         return 0
 
-    cdef bint _refuse_copy(self, int status) except -1:
-        """End a COPY that execute() can't serve; False while its data are still to come."""
-        cdef char *data = NULL
-        cdef int length
-        if status == PGRES_COPY_IN:
-            self.copy_error = "can't execute COPY FROM: use the copy_from() method instead"
-            if pq.putCopyEnd(self.conn, b"COPY FROM STDIN was given to execute()") != 1:
-                self._lost(connection_error(self.conn))
-                return False
-            self._flush()
-            return self.state == BUSY
-        self.copy_error = "can't execute COPY TO: use the copy_to() method instead"
-        while True:
-            length = pq.getCopyData(self.conn, &data, 1)
-            if length <= 0:
-                return length != 0
-            pq.freemem(data)
-
     cdef int _finish(self) except -1:
-        """All is read: give the waiter its Result or its exception."""
-        cdef PGresult *res = self.result
-        if self.queued is not None and self.state == BUSY and res != NULL \
-                and pq.resultStatus(res) == PGRES_COMMAND_OK and not self.waiter.done():
-            return self._go_on()
-        impl, query, copy_error = self.impl, self.query, self.copy_error
-        self.result = NULL
-        self.impl = self.query = self.copy_error = None
-        if self.state == BUSY:      # else it is lost already, and `conn` may be gone
-            self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
-        waiter = self._done()
-        if waiter is None or copy_error is not None:
-            if res != NULL:
-                pq.clear(res)
-            if waiter is not None:
-                give_failure(impl, query)
-                waiter.set_result([psycopg2.ProgrammingError(copy_error)])
-        else:
-            self._conclude(waiter, res, impl, query)
+        """All is read: the request in flight is over."""
+        self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
+        self._over(None)
         if self.raw.closed:         # code of the program has run: a codec, a collection
             self._closed_elsewhere()
         elif self.state != CLOSED:
             self._collect_notifies()
         return 0
-
-    cdef int _go_on(self) except -1:
-        """The opening has gone well: send the statement itself."""
-        pq.clear(self.result)
-        self.result = NULL
-        self.query, self.queued = self.queued, None
-        if pq.sendQuery(self.conn, PyBytes_AS_STRING(self.query)):
-            self._flush()
-        else:
-            self._answer(self._broken())
-        return 0
-
-    cdef int _conclude(self, waiter, PGresult *res, impl, query) except -1:
-        try:
-            result = self._outcome(res, impl, query)
-        except BaseException as error:
-            waiter.set_result([error])
-            if self.raw.closed:
-                return 0
-            if pq.status(self.conn) == CONNECTION_BAD:
-                self._lost(error)
-            elif pq.transactionStatus(self.conn) == TRANSACTION_STATUS_ACTIVE:
-                self.close()            # replication, which is not for plain cursors
-        else:
-            waiter.set_result([result])
-        return 0
-
-    cdef object _outcome(self, PGresult *res, impl, query):
-        """The Result, or the exception that psycopg2 raises; takes `res` over."""
-        cdef int status
-        if res == NULL:
-            raise psycopg2.DatabaseError("the server sent no result")
-        status = pq.resultStatus(res)
-        if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
-            return Result.make(res, self.raw, self.codec, impl, self.shape, query)
-        if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
-                or status == PGRES_NONFATAL_ERROR:
-            error = result_error(self.conn, res, self.codec, impl)
-            give_failure(impl, query)
-            raise error
-        pq.clear(res)
-        give_failure(impl, query)
-        if status == PGRES_EMPTY_QUERY:
-            raise psycopg2.ProgrammingError("can't execute an empty query")
-        raise psycopg2.NotSupportedError(
-            f"got server response with unsupported status {pq.resStatus(status).decode()}")
 
     cdef int _show_notices(self) except -1:
         """Do with texts what psycopg2 does, which has no call for it but poll()."""
@@ -844,14 +887,14 @@ cdef class Wire:
             self._poll_raw()
         except Exception as error:
             if self.raw.closed or self.raw.get_transaction_status() == TRANSACTION_STATUS_UNKNOWN:
-                self._lost(error)
+                self.lost(error)
         self._pass_notifies()
         return 0
 
     cdef int _pass_notifies(self) except -1:
         """Pass on what psycopg2's poll() has collected."""
         while self.raw.notifies:
-            self.queue.put_nowait(self.raw.notifies.pop(0))
+            self.inbox.put_nowait(self.raw.notifies.pop(0))
         return 0
 
     cdef int _collect_notifies(self) except -1:
@@ -861,20 +904,20 @@ cdef class Wire:
             if notify == NULL:
                 return 0
             try:
-                self.queue.put_nowait(Notify(
+                self.inbox.put_nowait(Notify(
                     notify.be_pid, decode(self.codec, notify.relname),
                     decode(self.codec, notify.extra)))
             finally:
                 pq.freemem(notify)
 
-    cdef object _broken(self):
+    cdef object broken(self):
         """The exception for a libpq call that failed; the connection goes if libpq gave it up."""
         error = connection_error(self.conn)
         if pq.status(self.conn) == CONNECTION_BAD:
-            self._lost(error)
+            self.lost(error)
         return error
 
-    cdef int _lost(self, error) except -1:
+    cdef int lost(self, error) except -1:
         """The server is gone."""
         self._unwatch()
         try:

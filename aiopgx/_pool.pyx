@@ -15,6 +15,17 @@ cdef extern from "_frames.h":
 
 cdef object running_loop = asyncio._get_running_loop
 
+cdef double NEVER = float("-inf")
+
+# Seconds after which a connection is looked at before it is given out again: the loop may not have
+# noticed its end while it rested.
+cdef double RESTED = 0.005
+
+
+cdef bint looks_alive(conn) except -1:
+    wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
+    return wire is None or wire.look()
+
 
 cdef class PoolCore:
     cdef public object _loop
@@ -25,7 +36,7 @@ cdef class PoolCore:
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
-    cdef public set _clearing       # those of `_connects` that clear a connection instead
+    cdef public dict _clearing      # connections that come back: future of their last portal -> it
     cdef public set _leaving        # futures of closed connections whose queries the server still runs
     cdef public bint _closing
     cdef public bint _closed
@@ -36,7 +47,7 @@ cdef class PoolCore:
         self._terminated = set()
         self._waiters = deque()
         self._connects = {}
-        self._clearing = set()
+        self._clearing = {}
         self._leaving = set()
 
     def __init__(self, loop, minsize, maxsize, recycle):
@@ -76,7 +87,8 @@ cdef class PoolCore:
         return self._closed
 
     cdef Py_ssize_t count(self) except -1:
-        return len(self._free) + len(self._used) + len(self._connects) + len(self._leaving)
+        return (len(self._free) + len(self._used) + len(self._connects)
+                + len(self._clearing) + len(self._leaving))
 
     def _check_loop(self):
         """Raise RuntimeError in another event loop: futures made there would never be woken."""
@@ -84,13 +96,35 @@ cdef class PoolCore:
         if loop is not self._loop and loop is not None:
             raise RuntimeError("the pool belongs to another event loop")
 
-    def _take(self):
-        """Return a free connection, which is now in use, or None."""
+    def _take_good(self):
+        """Return a free connection, which is now in use; None if there is none.
+
+        Those that are closed, were unused for too long or have died unseen are closed and dropped.
+        """
+        cdef double now, oldest
         if not self._free:
             return None
-        conn = self._free.popleft()
-        self._used.add(conn)
-        return conn
+        now = self._loop.time()
+        oldest = now - <double>self._recycle if self._recycle > -1 else NEVER
+        self._drop_stale(oldest)
+        while self._free:
+            conn = self._free.popleft()
+            self._used.add(conn)
+            if now - <double>conn.last_usage < RESTED or looks_alive(conn):
+                return conn
+            self._used.remove(conn)
+            conn.close()
+        return None
+
+    cdef int _drop_stale(self, double oldest) except -1:
+        stale = []
+        for conn in self._free:
+            if conn.closed or (oldest != NEVER and <double>conn.last_usage < oldest):
+                stale.append(conn)
+        for conn in stale:
+            self._free.remove(conn)
+            conn.close()        # a closed one, too: who closed its `raw` left our side of it open
+        return 0
 
     def _put_back(self, conn):
         """End the use of a connection. None if `terminate()` has ended it, else the connection.
@@ -158,9 +192,6 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                if task in self._clearing:  # its connection is there already, for the next
-                    self._connects[task] = None
-                    return None
                 waiting = sum([1 for other in self._waiters if not other.done()])
                 return task if len(self._connects) > waiting else None
         return None

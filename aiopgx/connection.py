@@ -364,9 +364,7 @@ class Connection:
         """Whether a statement is being executed."""
         if not hasattr(self, "_wire"):
             return True  # about to connect to the first of several servers
-        if self._portals is not None and self._portals.busy:
-            return False  # what it does then is for nobody to wait for
-        return self._wire.busy or bool(self._conn.isexecuting())
+        return self._wire.executing
 
     # Closing
 
@@ -530,10 +528,7 @@ class Connection:
 
     async def get_transaction_status(self) -> int:
         """Return one of psycopg2.extensions.TRANSACTION_STATUS_*."""
-        if self._portals is not None and self._portals.unsettled:
-            await self._portals.settle(self._timeout)
-        status: int = self._conn.get_transaction_status()
-        return status
+        return self._wire.status
 
     async def xid(self, format_id: int, gtrid: str, bqual: str) -> Any:
         """Return a transaction ID for two-phase commit."""

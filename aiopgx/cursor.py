@@ -12,6 +12,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
+from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from .log import logger
 from .transaction import (
@@ -35,6 +36,8 @@ class Cursor:
     echo: log each statement at level INFO.
     isolation_level: of the transactions that begin() opens.
     """
+
+    _session: Session | None = None  # whose requests wait for each other
 
     def __init__(
         self,
@@ -74,10 +77,8 @@ class Cursor:
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
         statement is being executed on the connection.
         """
-        wire, portals = self._wire, self._conn._portals
-        if portals is not None and portals.unsettled:  # as _settle(), which costs a coroutine
-            await portals.settle(self._timeout if timeout is None else timeout)
-        refusal = wire.refusal("cursor.execute")
+        wire, session = self._wire, self._session
+        refusal = wire.refusal("cursor.execute", session)
         if refusal is not None:
             raise refusal
         if self._echo:
@@ -94,7 +95,9 @@ class Cursor:
             if isinstance(operation, Composable):
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
-            waiter = wire.execute(self._psycopg, self._shape, operation, parameters, timeout)
+            waiter = execute(
+                wire, self._psycopg, self._shape, operation, parameters, timeout, session
+            )
             outcome = (await waiter).pop()
             if type(outcome) is not Result:
                 raise outcome
@@ -123,26 +126,24 @@ class Cursor:
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
-        await self._settle(timeout)
-        own = self._transaction_status() == IDLE
+        own = self._wire.status == IDLE
         total = count = 0
         self._hand_over()
         set_rowcount(self._psycopg, -1)
         parameter_sets = iter(seq_of_parameters)
-        control = Cursor(self._conn, self._wire.raw.cursor(), self._timeout, self._echo)
         if own:
-            await control.execute("BEGIN")
+            await self._command("BEGIN")
         try:
             for parameters in parameter_sets:
                 await self.execute(operation, parameters, timeout=timeout)
                 count += 1
                 total = -1 if self.rowcount < 0 or total < 0 else total + self.rowcount
             if own:
-                await control.execute("COMMIT")
+                await self._command("COMMIT")
         except BaseException:
             # a COMMIT that failed has ended the transaction itself
-            if own and not self._conn.closed and self._transaction_status() != IDLE:
-                await control.execute("ROLLBACK")
+            if own and not self._conn.closed and self._wire.status != IDLE:
+                await self._command("ROLLBACK")
             raise
         if count:
             set_total(self._psycopg, self._result, total)
@@ -150,15 +151,27 @@ class Cursor:
         else:
             set_rowcount(self._psycopg, 0)
 
-    async def _settle(self, timeout: float | None) -> None:
-        """Wait until server-side cursors that were closed are so on the server."""
-        portals = self._conn._portals
-        if portals is not None and portals.unsettled:
-            await portals.settle(self._timeout if timeout is None else timeout)
-
-    def _transaction_status(self) -> int:
-        status: int = self._wire.raw.get_transaction_status()
-        return status
+    async def _command(self, operation: str) -> None:
+        """Execute something on behalf of a method; this cursor does not show it."""
+        refusal = self._wire.refusal("cursor.execute", self._session)
+        if refusal is not None:
+            raise refusal
+        if self._echo:
+            logger.info(operation)
+            logger.info("%r", None)
+        waiter = outcome = None
+        try:
+            waiter = command(self._wire, operation, None, self._timeout, self._session)
+            outcome = (await waiter).pop()
+            if isinstance(outcome, BaseException):
+                raise outcome
+        except BaseException as exc:
+            trim(exc)
+            if waiter is not None:
+                self._failed(exc, waiter)
+            raise
+        finally:
+            del waiter, outcome  # as above
 
     async def callproc(
         self,
@@ -171,8 +184,7 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
-        await self._settle(timeout)
-        refusal = self._wire.refusal("cursor.callproc")
+        refusal = self._wire.refusal("cursor.callproc", self._session)
         if refusal is not None:
             raise refusal
         if self._echo:
@@ -189,13 +201,15 @@ class Cursor:
         waiter = error = None
         try:
             self._hand_over()
-            waiter = self._wire.execute_foreign(start, operation, parameters, timeout)
+            waiter = execute_foreign(
+                self._wire, start, operation, parameters, timeout, self._session
+            )
             error = (await waiter).pop()
             if error is not None:
                 raise error
         except BaseException as exc:
             trim(exc)
-            if waiter is not None or self._wire.busy:
+            if waiter is not None:
                 self._failed(exc, waiter)
             raise
         finally:
@@ -213,13 +227,15 @@ class Cursor:
         with contextlib.suppress(IndexError, psycopg2.Error):
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
-    def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any] | None") -> None:
+    def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
         self._result = self._psycopg
-        if self._wire.busy or isinstance(exc, asyncio.CancelledError):
+        if isinstance(exc, asyncio.CancelledError) or not waiter.done():
+            if self._wire.abandon(waiter):
+                self._conn.close()
+        elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
-            if isinstance(exc, asyncio.TimeoutError):
-                self._psycopg.close()
+            self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._conn._loop.call_exception_handler(

@@ -6,7 +6,6 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 
 import asyncio
 import contextlib
-from collections import deque
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,13 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_IDLE,
     TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
-    QuotedString,
 )
 from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._core import Wire
 from ._errors import make_error
-from ._rows import SHAPE_TUPLE, c_int, scroll_target
+from ._requests import end_portal
+from ._rows import c_int, scroll_target
 from ._structs import genuine_cursor
 from .cursor import Cursor, _close_cursor, _refuse_nul
 from .transaction import IsolationLevel
@@ -58,33 +57,18 @@ def quoted(name: str) -> bytes:
 
 
 class Portals:
-    """The portals of one connection: those that are open and those that are to be closed.
+    """The portals of one connection that are open, as far as is known.
 
-    A portal is closed at once if the connection is idle, else before its next statement, which
-    waits for it. The server is asked first whether the portal is still there: a CLOSE that fails
-    would abort the transaction that it runs in.
+    A portal is freed as soon as nobody is disturbed: at once if the connection is idle, else behind
+    the statement that is being executed.
     """
 
     def __init__(self, wire: Wire, timeout: float | None) -> None:
         self._wire = wire
         self._timeout = timeout
-        self._control: Any = PsycopgCursor(wire.raw)
         self._open: dict[bytes, Portal] = {}
-        self._doomed: deque[Portal] = deque()
-        self._waiter: asyncio.Future[Any] | None = None  # of the statement that is being executed
-        self._listeners: list[asyncio.Future[None]] = []  # told when no such statement is left
-        self._error: BaseException | None = None  # what they are told, the first that came
+        self._last: asyncio.Future[None] | None = None  # of the portal that is to be freed last
         self.nothing = create_completed_future(wire.loop)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a portal is being closed."""
-        return self._waiter is not None
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether there is something to do before the next statement."""
-        return self._waiter is not None or bool(self._doomed)
 
     def add(self, portal: Portal) -> Portal:
         """Note a portal that is there. If there was one of its name before, that one is gone."""
@@ -94,9 +78,10 @@ class Portals:
 
     def valid(self, portal: Portal) -> bool:
         """Whether the portal can still be there."""
-        return not portal.closed and self._lasts(portal)
+        return not portal.closed and self.lasts(portal)
 
-    def _lasts(self, portal: Portal) -> bool:
+    def lasts(self, portal: Portal) -> bool:
+        """Whether the transaction that the portal goes with is still open."""
         return portal.rests is None or portal.rests == self._wire.rests
 
     def close(self, portal: Portal) -> "asyncio.Future[None]":
@@ -104,121 +89,30 @@ class Portals:
 
         The result gets the error if one comes: of a timeout, of a connection that is lost.
         """
-        if self._open.get(portal.quoted) is portal and self.valid(portal):
-            del self._open[portal.quoted]
-            self._doomed.append(portal)
+        ours = self._open.get(portal.quoted) is portal and self.valid(portal)
         portal.closed = True
-        return self._proceed() or self.nothing
+        if not ours or self._wire.closed or self._wire.forked:
+            return self.nothing
+        del self._open[portal.quoted]
+        self._last = end_portal(self._wire, self, portal, self._timeout)
+        return self._last or self.nothing
 
     def close_all(self) -> "asyncio.Future[None] | None":
         """Free all portals. None if nothing has to be waited for."""
         for portal in list(self._open.values()):
             self.close(portal)
-        return self._proceed()
+        return None if self._last is None or self._last.done() else self._last
 
-    async def settle(self, timeout: float | None) -> None:
-        """Do what is to be done before the next statement, as far as it can be done.
-
-        Raises `asyncio.TimeoutError`, and closes the connection, if it takes too long.
-        """
-        wire = self._wire
-        if wire.forked or asyncio.get_running_loop() is not wire.loop:
-            return  # the statement is going to be refused
-        while (listener := self._proceed()) is not None:
-            # a statement that is cancelled here has not begun: the connection stays open
-            await asyncio.wait([listener], timeout=timeout)
-            if not listener.done():
-                wire.close()
-                raise asyncio.TimeoutError
-
-    def _proceed(self) -> "asyncio.Future[None] | None":
-        """Go on closing. Return what is done when that is over, None if there is nothing to do."""
-        self.advance()
-        if self._waiter is None:
-            return None
-        listener = self._wire.loop.create_future()
-        self._listeners.append(listener)
-        return listener
-
-    def advance(self) -> None:
-        """Start to close the next portal, if the server can do that now."""
-        while self._waiter is None and self._doomed and self._may_send():
-            portal = self._doomed[0]
-            if self._lasts(portal):
-                literal = QuotedString(portal.name)
-                literal.prepare(self._wire.raw)
-                self._send(
-                    b"SELECT FROM pg_catalog.pg_cursors WHERE name = %b::name::text"
-                    % literal.getquoted(),
-                    self._looked,
-                )
-            else:
-                self._doomed.popleft()  # its transaction has ended meanwhile
-
-    def _may_send(self) -> bool:
-        wire = self._wire
-        return (
-            not (wire.closed or wire.busy)
-            and wire.refusal("cursor.close") is None
-            # a transaction that is aborted may still be rolled back to where it has the portal
-            and wire.raw.get_transaction_status()
-            in (TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS)
-        )
-
-    def _send(self, statement: bytes, then: Any) -> None:
-        wire, control = self._wire, self._control
-        try:
-            if wire.native:
-                waiter = wire.execute(control, SHAPE_TUPLE, statement, None, self._timeout)
-            else:
-                waiter = wire.execute_foreign(control.execute, statement, None, self._timeout)
-        except psycopg2.Error as error:
-            self._over(error)
-        else:
-            self._waiter = waiter
-            waiter.add_done_callback(then)
-
-    def _looked(self, waiter: "asyncio.Future[Any]") -> None:
-        (outcome,) = waiter.result()
-        self._waiter = None
-        if isinstance(outcome, BaseException):
-            self._over(outcome)
-        elif not (outcome or self._control).rowcount:
-            self._over(None)
-        elif self._may_send():
-            self._send(b"CLOSE " + self._doomed[0].quoted, self._closed)
-        else:
-            self._tell()
-
-    def _closed(self, waiter: "asyncio.Future[Any]") -> None:
-        (outcome,) = waiter.result()
-        self._waiter = None
-        self._over(outcome if isinstance(outcome, BaseException) else None)
-
-    def _over(self, error: BaseException | None) -> None:
-        """One portal is done with; go on with the next."""
-        portal = self._doomed.popleft()
+    def freed(self, portal: Portal, error: BaseException | None) -> None:
+        """The server is done with a portal. If it failed, a pool's release shall try again."""
         if error is not None:
-            self._error = self._error or error
-            self._open.setdefault(portal.quoted, portal)  # a pool's release shall try again
+            self._open.setdefault(portal.quoted, portal)
             portal.closed = False
-            if self._wire.busy:
-                self._wire.close()  # a timeout: the answer was not read
-        self.advance()
-        if self._waiter is None:
-            self._tell()
 
-    def _tell(self) -> None:
-        listeners, self._listeners = self._listeners, []
-        error, self._error = self._error, None
-        for listener in listeners:
-            if listener.done():
-                continue
-            if error is None:
-                listener.set_result(None)
-            else:
-                listener.set_exception(error)
-                listener.exception()  # else the loop complains when nobody awaits it
+    @property
+    def clean(self) -> bool:
+        """Whether none is open."""
+        return not any(map(self.valid, self._open.values()))
 
 
 class NamedCursor(Cursor):
@@ -276,9 +170,9 @@ class NamedCursor(Cursor):
         """
         if self._declaration is not None:
             self._refuse("can't call .execute() on named cursors more than once")
-        await self._ready("cursor.execute", timeout)
+        self._ready("cursor.execute")
         withhold = self.withhold
-        if not withhold and self._transaction_status() == TRANSACTION_STATUS_IDLE:
+        if not withhold and self._wire.status == TRANSACTION_STATUS_IDLE:
             self._refuse(
                 "can't use a named cursor outside of transactions: open one, with `async with "
                 "cursor.begin()` or BEGIN, or make the cursor with withhold=True"
@@ -331,16 +225,15 @@ class NamedCursor(Cursor):
     def _refuse(self, reason: str) -> None:
         raise make_error(psycopg2.ProgrammingError, reason, self._psycopg)
 
-    async def _ready(self, caller: str, timeout: float | None = None) -> None:
-        """Wait until the connection is free; raise if somebody else uses it."""
-        await self._settle(timeout)
-        refusal = self._wire.refusal(caller)
+    def _ready(self, caller: str) -> None:
+        """Raise if somebody else uses the connection."""
+        refusal = self._wire.refusal(caller, self._session)
         if refusal is not None:
             raise refusal
 
     def _transaction_mark(self) -> int | None:
         """What tells the transaction that is open from later ones, None if none is known to be."""
-        return self._wire.rests if self._transaction_status() in _OPEN else None
+        return self._wire.rests if self._wire.status in _OPEN else None
 
     def _own(self, rests: int | None) -> None:
         """Note that the portal is there."""
@@ -364,7 +257,7 @@ class NamedCursor(Cursor):
         self._fetching = True
         try:
             portal = self._portal
-            await self._ready(caller)
+            self._ready(caller)
             if not self._valid():
                 raise psycopg2.ProgrammingError("named cursor isn't valid anymore")
             self._batch = None
@@ -372,8 +265,6 @@ class NamedCursor(Cursor):
             await super().execute(b"%b FROM %b" % (command, quoted(self._named.name)))
             if portal is None:
                 self._own(None)
-            elif self._portals.unsettled:
-                self._portals.advance()
         finally:
             self._fetching = False
 

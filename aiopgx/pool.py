@@ -25,9 +25,6 @@ from .utils import _ContextManager, create_completed_future, get_running_loop
 _OnConnect = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
 
-# Seconds after which a connection is looked at before it is given out again.
-_RESTED = 0.005
-
 _CLOSED = "Cannot acquire connection after closing pool"
 
 
@@ -241,33 +238,12 @@ class Pool(PoolCore):
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
-        self._drop_stale()
-        conn = self._take()
-        while conn is not None and not self._alive(conn):
-            self._used.remove(conn)
-            conn.close()
-            conn = self._take()
+        conn = self._take_good()
         if conn is None:
             return await self._wait()  # type: ignore[no-any-return]
         if self._short:
             self._top_up()
         return conn  # type: ignore[no-any-return]
-
-    def _drop_stale(self) -> None:
-        """Drop the free connections that are closed; close and drop those unused for too long."""
-        recycles = self._recycle > -1
-        oldest = self._loop.time() - self._recycle if recycles else 0.0
-        stale = [c for c in self._free if c.closed or (recycles and c.last_usage < oldest)]
-        for conn in stale:
-            self._free.remove(conn)
-            conn.close()  # a closed one, too: who closed its `raw` left our side of it open
-
-    def _alive(self, conn: Any) -> bool:
-        """Whether a connection is open: the loop may not have noticed its end while it rested."""
-        if self._loop.time() - conn.last_usage < _RESTED:
-            return True
-        wire = getattr(conn, "_wire", None)  # stand-ins for connections have none
-        return wire is None or wire.look()
 
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
@@ -290,13 +266,12 @@ class Pool(PoolCore):
     def _release_later(
         self, conn: Connection, cleared: "asyncio.Future[None]"
     ) -> "asyncio.Future[None]":
-        """Release a connection when its portals are closed; until then it counts as a connect."""
+        """Release a connection when its portals are freed."""
         released: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: "asyncio.Future[None]") -> None:
-            self._connects.pop(cleared)
-            self._clearing.remove(cleared)
-            if cleared.cancelled() or cleared.exception() is not None:
+            del self._clearing[cleared]
+            if conn._portals is not None and not conn._portals.clean:
                 self._discard(conn)
             else:
                 self._free_or_close(conn)
@@ -304,8 +279,7 @@ class Pool(PoolCore):
             if not released.done():
                 released.set_result(None)
 
-        self._connects[cleared] = None
-        self._clearing.add(cleared)
+        self._clearing[cleared] = conn
         cleared.add_done_callback(release)
         return released
 
@@ -385,7 +359,7 @@ class Pool(PoolCore):
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
         for waiter in self._unserved():
             self._start_connect(waiter)
-        if self._closing and not self._used and not self._connects:
+        if self._closing and not (self._used or self._connects or self._clearing):
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
@@ -480,6 +454,8 @@ class Pool(PoolCore):
         self._used.clear()
         for task in self._connects:
             task.cancel()
+        for conn in list(self._clearing.values()):
+            conn.close()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(RuntimeError(_CLOSED))
@@ -496,7 +472,7 @@ class Pool(PoolCore):
         if not self._closing:
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
-        while self._used or self._connects:
+        while self._used or self._connects or self._clearing:
             closer = self._loop.create_future()
             self._closers.append(closer)
             try:

@@ -25,6 +25,9 @@ Marks
   needs(name)  left out, which the report's header says, where that program or package is missing:
                one of `NEEDED`
 
+`make test` runs on all cores (pytest-xdist), the tests of a file in one process, each process with
+a server of its own; where AIOPGX_TEST_DSN names one, or with -n 0, one after the other.
+
 Environment
   AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything; tests of the roads, which
                              compare all of them in any run, and aiopg's own are left out
@@ -57,7 +60,14 @@ from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
 from hypothesis import settings
 from roads import Roads, tally
-from support import LONG, LOOP_KINDS, new_loop, shut_down, side_connection
+from support import (
+    LONG,
+    LOOP_KINDS,
+    new_loop,
+    registries_restored,
+    shut_down,
+    side_connection,
+)
 
 import aiopgx
 from aiopgx.tools import server
@@ -80,6 +90,8 @@ NEEDED = {
     },
 }
 MISSING = {name: variable for name, (place, variable) in NEEDED.items() if not place}
+
+LEFT_OUT = pytest.StashKey()
 
 # Seconds for the coroutine of a test. pytest-timeout's signal does not wake up uvloop.
 LIMIT = 3600 if LONG else 50
@@ -121,7 +133,9 @@ def pytest_report_header(config):
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config):
+    if left_out := config.stash.get(LEFT_OUT, None):
+        terminalreporter.write_line(f"{left_out} tests left out")
     if tally.types:
         terminalreporter.write_line(f"differential: {tally}")
 
@@ -130,6 +144,7 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if is_left_out(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if not is_left_out(item)]
+    config.stash[LEFT_OUT] = len(left_out)
 
 
 def is_left_out(item):
@@ -144,6 +159,28 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("impl", names, indirect=True)
     if metafunc.definition.get_closest_marker("all_loops"):
         metafunc.parametrize("loop_kind", LOOP_KINDS)
+
+
+# --- side by side, by pytest-xdist: each process has a server of its own --------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Names of databases and roles are fixed: a server that was named serves one process."""
+    return 0 if os.environ.get("AIOPGX_TEST_DSN") else None
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        counted = {"tally": tally.counts(), "left_out": session.config.stash[LEFT_OUT]}
+        session.config.workeroutput.update(counted)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if not error:
+        tally.merge(node.workeroutput["tally"])
+        node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
 
 
 # --- the event loop -------------------------------------------------------------------------------
@@ -198,13 +235,20 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_collections():
-    """Keep what was imported out of the collections that each test ends with."""
+    """Keep what was there before out of the collections that each test ends with."""
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registries():
+    """No file depends on what another one has registered for everyone."""
+    with registries_restored():
+        yield
 
 
 @pytest.fixture

@@ -129,6 +129,15 @@ class Tally:
         self.results += 1
         self.values += sum(map(len, rows or ()))
 
+    def counts(self):
+        """What merge() takes, of another process."""
+        return {name: list(v) if isinstance(v, set) else v for name, v in vars(self).items()}
+
+    def merge(self, counts):
+        for name, value in counts.items():
+            mine = getattr(self, name)
+            setattr(self, name, mine | set(value) if isinstance(mine, set) else mine + value)
+
     def __str__(self):
         return (
             f"{len(self.types)} types x {len(self.settings)} settings x 3 roads, "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import struct
 import time
 
 import psycopg2
+import psycopg2.extensions as ext
 
 LOOP_KINDS = ["asyncio", "debug", "uvloop"]
 
@@ -57,6 +59,11 @@ STUBBORN = """
 """
 
 
+def shown(value):
+    """A value in the name of a test, which is the same in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 async def until(condition, seconds=5.0):
     """Wait until condition() is true and return its value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -64,6 +71,15 @@ async def until(condition, seconds=5.0):
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         await asyncio.sleep(0.01)
     return value
+
+
+async def underway(conn, statement):
+    """A task of the statement, which has begun on `conn`, and whose answer nobody has read yet."""
+    task = asyncio.ensure_future(statement)
+    while not conn.isexecuting():
+        assert not task.done(), task
+        await asyncio.sleep(0)
+    return task
 
 
 @contextlib.contextmanager
@@ -96,6 +112,29 @@ async def fetch(conn, sql, parameters=None):
     async with conn.cursor() as cursor:
         await cursor.execute(sql, parameters)
         return await cursor.fetchall()
+
+
+REGISTERED = [
+    *("UUID", "UUIDARRAY", "INET", "INETARRAY"),
+    *("JSON", "JSONARRAY", "JSONB", "JSONBARRAY"),
+]
+
+
+@contextlib.contextmanager
+def registries_restored():
+    """Whatever is registered for everyone, or set in psycopg2's module, is gone afterwards."""
+    dicts = [ext.string_types, ext.binary_types, ext.adapters, ext.encodings]
+    before = [dict(registry) for registry in dicts]
+    names = {name: getattr(ext, name) for name in REGISTERED if hasattr(ext, name)}
+    yield
+    for registry, content in zip(dicts, before, strict=True):
+        registry.clear()
+        registry.update(content)
+    for name in REGISTERED:
+        if name in names:
+            setattr(ext, name, names[name])
+        elif hasattr(ext, name):
+            delattr(ext, name)
 
 
 @contextlib.contextmanager

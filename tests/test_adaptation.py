@@ -28,7 +28,7 @@ from psycopg2 import sql
 from psycopg2.extensions import AsIs, Binary, ISQLQuote, QuotedString
 from psycopg2.extras import Json
 from roads import attributes, portrait, portrait_of_error, settle
-from support import fetch, until
+from support import fetch, shown, until
 
 
 def run(road, operation, parameters, before=lambda cursor: None):
@@ -366,7 +366,7 @@ LITERALS = [
 ]
 
 
-@pytest.mark.parametrize("literal", LITERALS, ids=repr)
+@pytest.mark.parametrize("literal", LITERALS, ids=shown)
 def test_adapters(check, literal):
     for adapter in (Quoted(literal), Prepared(literal), NotPrepared(literal)):
         value = Conforming(returning(adapter))
@@ -675,7 +675,7 @@ def test_fetch_after_executemany(roads):
     roads.same_steps(("executemany", "SELECT %s", [(1,), (2,)]), ("fetchone",))
 
 
-@pytest.mark.parametrize("refused", [(2,), (2, object()), (2, "\0")], ids=repr)
+@pytest.mark.parametrize("refused", [(2,), (2, object()), (2, "\0")], ids=shown)
 def test_executemany_that_stops_in_the_middle(roads, refused):
     roads.prepare("CREATE TEMP TABLE IF NOT EXISTS pairs (a int, b text)")
     roads.same_steps(("executemany", "INSERT INTO pairs VALUES (%s, %s)", [(1, "x"), refused]))

@@ -1,21 +1,24 @@
 """Cancellation, timeouts, and servers that go away."""
 
 import asyncio
+import select
 import time
 
 import psycopg2
 import psycopg2.extensions
 import pytest
-from support import activity, fetch, greeting, listener, until
+from support import activity, fetch, greeting, listener, underway, until
 
 SLEEP = "SELECT pg_sleep(30)"
 
 
-async def busy(conn, sql=SLEEP, **keywords):
-    """A task in which `sql` runs, on the server by now, and its cursor."""
+async def busy(conn, side=None, sql=SLEEP):
+    """A task in which `sql` runs, by now on the server as well if `side` looks; and its cursor."""
     cursor = await conn.cursor()
-    task = asyncio.create_task(cursor.execute(sql, **keywords))
-    await asyncio.sleep(0.05)
+    task = await underway(conn, cursor.execute(sql))
+    if side is not None:
+        pid = conn.raw.get_backend_pid()
+        await until(lambda: activity(side, pid) == ("active", sql))
     return task, cursor
 
 
@@ -82,7 +85,7 @@ async def test_timeout_of_callproc(connect):
 
 @pytest.mark.all_loops
 async def test_timeout_of_the_connection(connect):
-    conn = await connect(timeout=0.5)
+    conn = await connect(timeout=1)
     assert await fetch(conn, "SELECT 1") == [(1,)]
     with pytest.raises(asyncio.TimeoutError):
         await fetch(conn, SLEEP)
@@ -91,9 +94,9 @@ async def test_timeout_of_the_connection(connect):
 
 async def test_timeout_counts_each_statement_anew(connect):
     conn = await connect()
-    cursor = await conn.cursor(timeout=0.4)
+    cursor = await conn.cursor(timeout=0.8)
     for _ in range(4):
-        await cursor.execute("SELECT pg_sleep(0.15)")
+        await cursor.execute("SELECT pg_sleep(0.3)")
     assert not conn.closed
 
 
@@ -102,8 +105,8 @@ async def test_short_timeout_after_a_long_one(connect):
     """One deadline serves a connection: it must also come nearer, and go away."""
     conn = await connect(timeout=60)
     cursor = await conn.cursor()
-    await cursor.execute("SELECT pg_sleep(0.01)", timeout=0.3)
-    await cursor.execute("SELECT pg_sleep(0.5)", timeout=30)
+    await cursor.execute("SELECT pg_sleep(0.01)", timeout=0.5)
+    await cursor.execute("SELECT pg_sleep(0.7)", timeout=30)
     assert not conn.closed
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
@@ -128,9 +131,9 @@ async def test_asyncio_wait_for(connect):
 
 
 async def test_waiting_for_notifies_is_not_a_query(connect):
-    conn = await connect(timeout=0.2)
+    conn = await connect(timeout=0.5)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(conn.notifies.get(), 0.4)
+        await asyncio.wait_for(conn.notifies.get(), 0.7)
     assert not conn.closed
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
@@ -149,8 +152,8 @@ async def test_cancel_before_the_first_step(connect):
 async def test_cancel_after_the_answer(connect):
     """The answer is here, but the task has not run since: cancelled all the same."""
     conn = await connect()
-    task, _ = await busy(conn, "SELECT pg_sleep(0.1)")
-    time.sleep(0.2)  # noqa: ASYNC251 - the loop must not see the answer
+    task, _ = await busy(conn, sql="SELECT pg_sleep(0.1)")
+    assert select.select([conn.raw], [], [], 10)[0], "the loop must not see the answer"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -162,8 +165,7 @@ async def test_server_stops_working(ours, connect, side, how):
     conn = await connect()
     pid = await conn.get_backend_pid()
     if how == "cancel":
-        task, _ = await busy(conn)
-        assert activity(side, pid) == ("active", SLEEP)
+        task, _ = await busy(conn, side)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -181,7 +183,7 @@ async def fetch_with_timeout(conn, sql, timeout):
 async def test_cancel_does_not_block_the_loop(ours, connect, side):
     conn = await connect()
     pid = await conn.get_backend_pid()
-    task, _ = await busy(conn)
+    task, _ = await busy(conn, side)
     watch = asyncio.create_task(longest_pause(0.5))
     await asyncio.sleep(0.05)
     task.cancel()
@@ -329,7 +331,7 @@ async def test_cancelled_by_the_server(connect, loop_errors):
 
 async def test_cancelled_from_outside(connect, side, loop_errors):
     conn = await connect()
-    task, cursor = await busy(conn)
+    task, cursor = await busy(conn, side)
     with side.cursor() as other:
         other.execute("SELECT pg_cancel_backend(%s)", (await conn.get_backend_pid(),))
     with pytest.raises(asyncio.CancelledError):
@@ -364,7 +366,7 @@ async def test_killed_while_waiting_for_notifies(connect, side):
 @pytest.mark.all_loops
 async def test_killed_while_busy(connect, side):
     conn = await connect()
-    task, _ = await busy(conn)
+    task, _ = await busy(conn, side)
     terminate(side, await conn.get_backend_pid())
     with pytest.raises(psycopg2.OperationalError, match="due to administrator command"):
         await asyncio.wait_for(task, 2)

@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 import pytest
-from support import error_response, fetch, listener, scalar
+from support import error_response, fetch, listener, scalar, underway
 
 CLOSED = "connection already closed"
 
@@ -390,8 +390,7 @@ async def test_close_twice_spares_the_next_connection(ours, dsn):
 
 async def test_close_during_a_query(connect):
     conn = await connect()
-    task = asyncio.create_task(fetch(conn, "SELECT pg_sleep(10)"))
-    await asyncio.sleep(0.05)
+    task = await underway(conn, fetch(conn, "SELECT pg_sleep(10)"))
     conn.close()
     with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
         await task
@@ -511,7 +510,7 @@ async def test_get_transaction_status(connect):
 async def test_isexecuting_during_a_query(connect):
     conn = await connect()
     task = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.1)"))
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(0)
     assert conn.isexecuting() is True
     await task
     assert conn.isexecuting() is False

@@ -10,7 +10,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from psycopg2 import sql
-from support import fetch
+from support import fetch, underway
 
 NO_RESULTS = "no results to fetch"
 CURSOR_CLOSED = "cursor already closed"
@@ -607,8 +607,7 @@ async def test_mogrify_while_executing(ours, connect):
     """aiopg fails an assertion here."""
     conn = await connect()
     async with conn.cursor() as cur:
-        task = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.05)"))
-        await asyncio.sleep(0.01)
+        task = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
         assert cur.mogrify("SELECT %s", (1,)) == b"SELECT 1"
         await task
 
@@ -736,8 +735,7 @@ async def test_result_survives_the_connection(connect):
 async def test_second_execute_is_refused_and_the_first_goes_on(connect):
     conn = await connect()
     cur = await conn.cursor()
-    first = asyncio.create_task(fetch(conn, "SELECT 'done', pg_sleep(0.1)"))
-    await asyncio.sleep(0.02)
+    first = await underway(conn, fetch(conn, "SELECT 'done', pg_sleep(0.1)"))
     with pytest.raises(RuntimeError) as info:
         await cur.execute("SELECT 2")
     assert str(info.value) == WAITING.format("cursor.execute")
@@ -754,8 +752,7 @@ async def test_fetch_while_another_executes(ours, connect):
     conn = await connect()
     async with conn.cursor() as cur:
         await cur.execute("SELECT generate_series(1, 3)")
-        task = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.05)"))
-        await asyncio.sleep(0.01)
+        task = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
         assert await cur.fetchone() == (1,)
         await task
         assert await cur.fetchall() == [(2,), (3,)]

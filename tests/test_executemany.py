@@ -7,7 +7,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 import pytest
-from support import fetch
+from support import fetch, underway
 
 
 async def test_executemany_is_refused_by_aiopg(dsn):
@@ -148,8 +148,7 @@ async def test_executemany_needs_an_iterable(ours, many):
 
 async def test_executemany_while_busy(ours, many):
     cursor = await many()
-    task = asyncio.create_task(fetch(cursor.connection, "SELECT pg_sleep(0.1)"))
-    await asyncio.sleep(0.01)
+    task = await underway(cursor.connection, fetch(cursor.connection, "SELECT pg_sleep(0.1)"))
     with pytest.raises(RuntimeError, match="already waiting for incoming data"):
         await cursor.executemany(INSERT, [(1,)])
     await task

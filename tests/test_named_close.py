@@ -11,7 +11,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR as INERROR
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as INTRANS
 from roads import unknown
-from support import activity, fetch, until
+from support import activity, fetch, underway, until
 
 NUMBERS = "SELECT generate_series(1, 10) AS n"
 NO_PORTALS = []
@@ -161,8 +161,7 @@ async def test_notices_and_results_stay(ours, connect, named):
 async def test_close_while_another_statement_runs(ours, connect, named):
     conn = await connect()
     cursor = await named(conn, withhold=True)
-    running = asyncio.ensure_future(fetch(conn, "SELECT pg_sleep(0.05)"))
-    await asyncio.sleep(0.01)
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     assert await cursor.close() is None  # it can't wait for that
     assert not running.done()
     with pytest.raises(RuntimeError, match="already waiting for incoming data"):
@@ -176,8 +175,7 @@ async def test_close_while_it_fetches(ours, connect, named, factory, side):
     cursor = await conn.cursor("portal", factory, withhold=False)
     async with cursor.begin():
         await cursor.execute("SELECT pg_sleep(0.05)")
-        fetching = asyncio.ensure_future(cursor.fetchone())
-        await asyncio.sleep(0.01)
+        fetching = await underway(conn, cursor.fetchone())
         cursor.close()
         with pytest.raises(psycopg2.InterfaceError, match="cursor already closed"):
             await fetching
@@ -188,8 +186,7 @@ async def test_close_while_it_fetches(ours, connect, named, factory, side):
 async def test_close_while_it_is_declared(ours, connect, factory):
     conn = await connect()
     cursor = await conn.cursor("portal", factory, withhold=True)
-    declaring = asyncio.ensure_future(cursor.execute("SELECT pg_sleep(0.05)"))
-    await asyncio.sleep(0.01)
+    declaring = await underway(conn, cursor.execute("SELECT pg_sleep(0.05)"))
     cursor.close()
     with contextlib.suppress(psycopg2.InterfaceError):
         await declaring
@@ -199,8 +196,7 @@ async def test_close_while_it_is_declared(ours, connect, factory):
 async def test_fetch_while_another_statement_runs(ours, connect, named):
     conn = await connect()
     cursor = await named(conn, withhold=True)
-    running = asyncio.ensure_future(fetch(conn, "SELECT pg_sleep(0.05)"))
-    await asyncio.sleep(0.01)
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     for name, call in {
         "fetchone": cursor.fetchone,
         "fetchmany": cursor.fetchmany,
@@ -255,8 +251,9 @@ async def test_cancelled_wait_for_a_close(ours, connect, named):
 @pytest.mark.all_loops
 async def test_timeout_of_a_close(ours, connect, named, side):
     """The server holds still: the connection is closed, and who waits is told."""
-    conn = await connect(timeout=0.2)
+    conn = await connect()
     cursor = await named(conn, withhold=True)
+    conn._portals._timeout = 0.2
     lock = "LOCK pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE"
     with side.cursor() as other:
         other.execute(f"BEGIN; {lock}")

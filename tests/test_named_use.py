@@ -383,7 +383,7 @@ async def test_what_was_not_sent_may_be_corrected(ours, held):
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_cancelled_and_timed_out_fetches(ours, connect, factory, side, how):
     """The connection is closed, and the server stops, as with any statement."""
-    conn = await connect(timeout=0.1 if how == "timeout" else 60)
+    conn = await connect(timeout=1 if how == "timeout" else 60)
     pid = conn.raw.get_backend_pid()
     cursor = await conn.cursor("portal", factory, withhold=False)
     await conn.execute("BEGIN")

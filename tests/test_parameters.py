@@ -1,6 +1,5 @@
 """Parameters in the statement: the text sent is the one that psycopg2 makes."""
 
-import asyncio
 import collections
 import contextlib
 import datetime
@@ -17,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2 import sql
 from roads import Roads
-from support import fetch, new_loop, shut_down
+from support import fetch, new_loop, shut_down, underway
 
 
 def run(road, operation, parameters):
@@ -275,8 +274,7 @@ async def test_parameters_changed_while_waiting(connect):
     conn = await connect()
     parameters = [1]
     async with conn.cursor() as cursor:
-        task = asyncio.create_task(cursor.execute("SELECT %s, pg_sleep(0.02)", parameters))
-        await asyncio.sleep(0.005)
+        task = await underway(conn, cursor.execute("SELECT %s, pg_sleep(0.02)", parameters))
         parameters[0] = 2
         await task
         assert await cursor.fetchone() == (1, "")

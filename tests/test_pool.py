@@ -10,7 +10,7 @@ import weakref
 import aiopg
 import psycopg2
 import pytest
-from support import fetch, until
+from support import fetch, underway, until
 
 import aiopgx
 
@@ -320,8 +320,7 @@ async def test_release_while_a_query_runs(pool):
     made = await pool()
     conn = await made.acquire()
     cur = await conn.cursor()
-    task = asyncio.create_task(cur.execute("SELECT pg_sleep(10)"))
-    await asyncio.sleep(0.05)
+    task = await underway(conn, cur.execute("SELECT pg_sleep(10)"))
     with pytest.warns(ResourceWarning, match="released connection: 1"):
         made.release(conn)
     with pytest.raises(psycopg2.Error):
@@ -473,8 +472,9 @@ async def test_on_connect_that_fails(ours, pool):
 
 @pytest.mark.all_loops
 async def test_timeout(pool):
-    made = await pool(maxsize=1, timeout=0.05)
+    made = await pool(maxsize=1)
     conn = await made.acquire()
+    made._timeout = 0.05
     with pytest.raises(asyncio.TimeoutError):
         await made.acquire()
     assert counts(made) == (1, 0, 1)
@@ -644,8 +644,10 @@ async def use_in_every_way(made):
         made.release(conn)
 
     async with made.acquire(), made.acquire():
+        made._timeout = 0.05
         with pytest.raises(asyncio.TimeoutError):
             await made.acquire()
+        made._timeout = 10
         task = asyncio.create_task(made.acquire())
         await asyncio.sleep(0)
         task.cancel()
@@ -667,7 +669,7 @@ async def use_in_every_way(made):
 async def test_no_cycles(ours, dsn, no_gc):
     """A pool goes by reference count alone, whatever was done with it."""
     dsn = " ".join(f"{k}={v}" for k, v in psycopg2.extensions.parse_dsn(dsn).items())
-    made = await ours.create_pool(dsn, minsize=0, maxsize=2, timeout=0.1)
+    made = await ours.create_pool(dsn, minsize=0, maxsize=2)
     await use_in_every_way(made)
     await asyncio.sleep(0)
     assert counts(made) == (0, 0, 0)

@@ -192,11 +192,11 @@ async def test_cancelled_before_a_release(make):
 
 async def test_release_just_before_the_timeout(ours, make):
     """The timer fires in the same turn, but the connection was handed over."""
-    pool = await make(maxsize=1, timeout=0.05)
+    pool = await make(maxsize=1, timeout=0.2)
     conn = await pool.acquire()
     task = await started(pool.acquire())
     pool.release(conn)
-    time.sleep(0.06)  # noqa: ASYNC251
+    time.sleep(0.21)  # noqa: ASYNC251
     assert await task is conn
     pool.release(conn)
 
@@ -217,7 +217,7 @@ async def test_timed_out_waiter_passes_its_turn_on(make):
     pool = await make(maxsize=1, timeout=0.1)
     conn = await pool.acquire()
     first = await started(pool.acquire())
-    await asyncio.sleep(0.06)
+    pool._timeout = 5
     second = await started(pool.acquire())
     with pytest.raises(asyncio.TimeoutError):
         await first
@@ -461,7 +461,7 @@ async def test_on_connect_that_hangs(ours, make):
 
     pool = await make(maxsize=1, timeout=0.1, on_connect=on_connect)
     first = await started(pool.acquire())
-    await asyncio.sleep(0.05)
+    pool._timeout = 5
     second = await started(pool.acquire())
     with pytest.raises(asyncio.TimeoutError):
         await first

@@ -1,6 +1,7 @@
 """What a place of the pool is worth: sessions that the server still has, connections that died."""
 
 import asyncio
+import select
 import time
 
 import psycopg2
@@ -76,12 +77,16 @@ def test_cancel_timeout_that_is_none(ours, bad):
 # --- connections that died while they rested ------------------------------------------------------
 
 
+RESTING = "FROM pg_stat_activity WHERE application_name = 'rests'"
+
+
 def kill_all(side):
+    """The loop does not see it, and they have rested for long enough to be looked at."""
     with side.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='rests'"
-        )
-    time.sleep(0.1)  # the loop must not see it
+        cursor.execute(f"SELECT pg_terminate_backend(pid) {RESTING}")
+    time.sleep(0.02)
+    while scalar(side, f"SELECT count(*) {RESTING}"):
+        time.sleep(0.01)
 
 
 @pytest.mark.all_loops
@@ -103,7 +108,7 @@ async def test_a_listener_gets_a_connection_that_lives(ours, pool, side):
             await conn.notifies.get()
 
     task = asyncio.create_task(listen())
-    await asyncio.sleep(0.05)
+    await until(lambda: made.freesize == 2)
     kill_all(side)
     with pytest.raises(psycopg2.OperationalError):
         await task
@@ -116,7 +121,7 @@ async def test_a_notification_is_no_reason_to_drop_a_connection(ours, pool, side
         await fetch_nothing(conn, "LISTEN news")
     time.sleep(0.02)  # noqa: ASYNC251 - it rests
     side.cursor().execute("NOTIFY news")
-    time.sleep(0.02)  # noqa: ASYNC251 - the loop must not see it
+    assert select.select([conn.raw], [], [], 10)[0], "the loop must not see it"
     async with made.acquire() as again:
         assert again is conn
         assert again.notifies.get_nowait().channel == "news"
@@ -161,7 +166,8 @@ async def test_one_failure_closes_the_rest(ours, dsn, side):
 
 
 async def test_acquire_tells_who_has_the_connections(ours, pool):
-    made = await pool(minsize=1, maxsize=1, timeout=0.1)
+    made = await pool(minsize=1, maxsize=1)
+    made._timeout = 0.1
     async with made.acquire():
         text = r"no connection within 0\.1 s: 1 of 1 in use, 0 being connected, 1 waiting"
         with pytest.raises(asyncio.TimeoutError, match=text):

@@ -11,7 +11,7 @@ from support import nothing_left, running, scalar, side_connection, until
 
 PLACES = ["direct", *(pytest.param(mode, marks=pytest.mark.needs("pgbouncer")) for mode in MODES)]
 WAVE = 50  # queries at a time
-IN_TIME = 0.6  # seconds that a query may take before it is given up: all have begun by then
+IN_TIME = 0.6  # seconds that a query may take before it is given up: time for all to begin
 
 pytestmark = pytest.mark.needs("openssl")
 marks = itertools.count()
@@ -95,7 +95,8 @@ async def wave(ours, place, way, count, raw=False):
     keywords = {"timeout": IN_TIME} if way == "timeout" else {}
     sql = f"SELECT pg_sleep(30) {mark}"
     tasks = [asyncio.create_task(execute(cursor, sql, **keywords)) for cursor in cursors]
-    await until(lambda: running(place.side, mark) == count)
+    # on a loaded machine the first may be out of time before the last has begun
+    await until(lambda: running(place.side, mark) == count or any(t.done() for t in tasks))
     for conn, task in zip(conns, tasks, strict=True):
         await give_up(conn, task)
     await asyncio.wait(tasks, timeout=2)

@@ -21,26 +21,13 @@ import psycopg2.extras
 import pytest
 from psycopg2.extensions import AsIs, new_array_type, new_type, register_adapter, register_type
 from roads import Roads, portrait, settle
-from support import fetch, until
-
-NAMES = ["UUID", "UUIDARRAY", "INET", "INETARRAY", "JSON", "JSONARRAY", "JSONB", "JSONBARRAY"]
+from support import fetch, registries_restored, shown, until
 
 
 @pytest.fixture(autouse=True)
 def registries():
-    """Whatever a test registers for everyone, or sets in psycopg2's module, is gone after it."""
-    dicts = [ext.string_types, ext.binary_types, ext.adapters, ext.encodings]
-    before = [dict(registry) for registry in dicts]
-    names = {name: getattr(ext, name) for name in NAMES if hasattr(ext, name)}
-    yield
-    for registry, content in zip(dicts, before, strict=True):
-        registry.clear()
-        registry.update(content)
-    for name in NAMES:
-        if name in names:
-            setattr(ext, name, names[name])
-        elif hasattr(ext, name):
-            delattr(ext, name)
+    with registries_restored():
+        yield
 
 
 # --- types ----------------------------------------------------------------------------------------
@@ -297,7 +284,7 @@ def test_scopes_in_order(roads):
         *({}, None, 5, [], {23: ext.UNICODE}, {"23": ext.UNICODE}, {23.0: ext.UNICODE}),
         *(collections.OrderedDict({23: ext.FLOAT}), collections.defaultdict(lambda: ext.FLOAT)),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_registry_of_a_cursor_replaced(roads, registry):
     def replace(cursor):

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 from sa_support import NO_AIOPG, OURS, PERSON, add, rows
 from sqlalchemy import JSON, Column, Integer, MetaData, Table, literal, select
-from support import until
+from support import underway, until
 
 import aiopgx
 import aiopgx.sa
@@ -105,7 +105,7 @@ async def test_with_engine(engine):
 
 
 async def test_acquire_times_out(make):
-    engine = await make(maxsize=1, timeout=0.1)
+    engine = await make(maxsize=1, timeout=1)
     async with engine.acquire() as conn:
         with pytest.raises(asyncio.TimeoutError):
             await engine.acquire()
@@ -196,8 +196,7 @@ async def test_close_closes_the_results(conn):
 
 async def test_a_second_execution_meanwhile(conn):
     conn = await conn
-    task = asyncio.ensure_future(conn.scalar("SELECT pg_sleep(0.1)"))
-    await asyncio.sleep(0.02)
+    task = await underway(conn.connection, conn.scalar("SELECT pg_sleep(0.1)"))
     with pytest.raises(RuntimeError, match="another coroutine is already waiting"):
         await conn.execute("SELECT 1")
     await task

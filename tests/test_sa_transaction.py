@@ -5,7 +5,7 @@ import asyncio
 import psycopg2
 import pytest
 from sa_support import OURS, rows
-from support import scalar
+from support import scalar, until
 
 pytest_plugins = ("sa_fixtures",)
 
@@ -362,10 +362,7 @@ async def test_a_cancelled_close_still_rolls_back(conn, stored):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(100):
-        if engine.freesize:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: engine.freesize)
     assert (engine.freesize, stored()) == (1, [])
 
 

@@ -11,7 +11,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 import pytest
-from support import activity, until
+from support import activity, underway, until
 
 HELPERS = ["_execute_foreign", "_refuse_nul"]  # of psycopg2's road
 LATE = """CREATE TEMP TABLE late (i int, UNIQUE (i) DEFERRABLE INITIALLY DEFERRED);
@@ -125,8 +125,7 @@ async def test_value_that_python_has_not(ours, connect, method):
 async def test_two_at_a_time(ours, connect):
     conn = await connect()
     cursor, other = await conn.cursor(), await conn.cursor()
-    first = asyncio.create_task(cursor.execute("SELECT pg_sleep(0.05)"))
-    await until(conn.isexecuting)
+    first = await underway(conn, cursor.execute("SELECT pg_sleep(0.05)"))
     assert await names_of(other.execute, "SELECT 1") == ["execute"]
     assert await names_of(other.callproc, "abs") == ["callproc"]
     await first
@@ -143,8 +142,7 @@ async def test_timeouts(ours, connect):
 async def test_cancelled(ours, connect):
     conn = await connect()
     cursor = await conn.cursor()
-    task = asyncio.create_task(names_of(cursor.execute, "SELECT pg_sleep(9)"))
-    await until(conn.isexecuting)
+    task = await underway(conn, names_of(cursor.execute, "SELECT pg_sleep(9)"))
     task.cancel()
     assert await task == ["execute"]
 
@@ -197,8 +195,9 @@ async def test_connections_that_fail(ours, dsn, way):
         names = await names_of(block)
         assert names.pop(0) == "block"
     elif way == "acquire":
-        made = ours.create_pool(dsn, minsize=0, maxsize=1, timeout=0.05)
+        made = ours.create_pool(dsn, minsize=0, maxsize=1)
         async with made as pool, pool.acquire():
+            pool._timeout = 0.05
             names = await names_of(pool.acquire)
     else:
         names = await names_of(getattr(ours, way), dsn, dbname="no_such_database")

@@ -2,29 +2,26 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import (
     STATUS_BEGIN,
     STATUS_PREPARED,
     STATUS_READY,
-    TRANSACTION_STATUS_IDLE,
     Xid,
 )
 from psycopg2.extensions import cursor as plain_cursor
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from .._requests import Session, begin, command, end, execute, execute_foreign, pause
 from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor, _refuse_nul
 from ..log import logger
 from ..utils import trim
 from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor, FetchedRows
 from .session import Characteristics, level_of, switch_of
-
-_T = TypeVar("_T")
 
 _UNCHANGED: Any = object()
 
@@ -40,12 +37,8 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
 
     __slots__ = (
         "_autocommit",
-        "_busy",
         "_characteristics",
-        "_control",
-        "_opening",
-        "_status",
-        "_waiter",
+        "_session",
         "_wire",
         "_xid",
     )
@@ -58,20 +51,11 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         connection._raise_query_canceled = True
         connection._reports_unclosed = False
         self._wire = connection._wire
-        raw = connection.raw
-        self._control = Cursor(
-            connection,
-            raw.cursor(cursor_factory=plain_cursor),
-            connection.timeout,
-            connection.echo,
-        )
-        self._busy = False  # from a statement until its task has noted what it changed
-        self._waiter: asyncio.Future[Any] | None = None
-        self._status: int = STATUS_READY
+        self._session = Session()
         self._xid: Any = None
         self._autocommit = False
         self._characteristics = Characteristics()
-        self._opening: bytes | None = self._characteristics.begin()
+        self._session.opening = self._characteristics.begin()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -97,80 +81,38 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     # Execution
 
     def _execute(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
-        """Execute a statement on `cursor`, in a transaction unless in autocommit.
+        """What `await cursor.execute()` does, without a coroutine, in a transaction if wanted.
 
         start: a method of the psycopg2 cursor, to execute with it.
         """
-        self._take_turn()
+        _need_greenlet()
+        wire, session = self._wire, self._session
+        self._refuse_prepared("execute")
+        self._refuse_others()
         if start is None and cursor._shape == SHAPE_FOREIGN:
             start = cursor._psycopg.execute
-        if self._status == STATUS_READY and self._opening is not None and start is None:
-            self._open(cursor, operation, parameters)
-        else:
-            if self._status != STATUS_BEGIN:
-                self._begin()
-                self._take_turn()
-            self._run(cursor, operation, parameters, start)
-
-    def _open(self, cursor: Cursor, operation: Any, parameters: Any) -> None:
-        """BEGIN and a statement, without coming back here between them."""
-        try:
-            self._run(cursor, operation, parameters, opening=self._opening)
-        except BaseException:
-            if self._connection.raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
-                self._status = STATUS_BEGIN
-            raise
-        self._status = STATUS_BEGIN
-
-    def _begin(self) -> None:
-        """Open a transaction if none is open and one is wanted."""
-        self._take_turn()
-        self._refuse_prepared("execute")
-        if self._status == STATUS_READY and self._opening is not None:
-            self._command(self._opening)
-            self._status = STATUS_BEGIN
-
-    def _command(self, operation: str | bytes, parameters: Any = None) -> None:
-        self._take_turn()
-        control = self._control
-        start = control._psycopg.execute if control._shape == SHAPE_FOREIGN else None
-        self._run(control, operation, parameters, start)
-
-    def _run(
-        self,
-        cursor: Cursor,
-        operation: Any,
-        parameters: Any,
-        start: Any = None,
-        opening: bytes | None = None,
-    ) -> None:
-        """What `await cursor.execute()` does, without a coroutine. After _take_turn()."""
-        wire = self._wire
-        refusal = wire.refusal("cursor.execute")
-        if refusal is not None:
-            raise refusal
         if cursor._echo:
-            if opening is not None:
-                logger.info(opening)
+            self._log_opening()
             logger.info(operation)
             logger.info("%r", parameters)
         waiter = outcome = None
         try:
             if start is None:
-                waiter = wire.execute(
+                waiter = execute(
+                    wire,
                     cursor._psycopg,
                     cursor._shape,
                     operation,
                     parameters,
                     cursor._timeout,
-                    opening,
+                    session,
                 )
             else:
                 _refuse_nul(operation)
                 cursor._hand_over()
-                waiter = wire.execute_foreign(start, operation, parameters, cursor._timeout)
-            self._waiter = waiter
-            self._busy = True
+                waiter = execute_foreign(
+                    wire, start, operation, parameters, cursor._timeout, session
+                )
             outcome = await_only(waiter).pop()
             if type(outcome) is Result:
                 outcome.outlives = True
@@ -181,52 +123,77 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                 cursor._result = FetchedRows(cursor._psycopg)
         except BaseException as exc:
             trim(exc)
-            if waiter is None and not wire.busy:
-                if start is None:
-                    cursor._refused(operation)
-            else:
+            if waiter is not None:
                 cursor._failed(exc, waiter)
+            elif start is None:
+                cursor._refused(operation)
             raise
         finally:
-            self._busy = False
             del waiter, outcome  # an exception must not hold itself, by way of this frame
 
-    def _take_turn(self) -> None:
-        """Wait until no other task executes here, and forgotten server-side cursors are closed."""
-        if not in_greenlet():
-            await_only(None)  # type: ignore[arg-type]  # raises SQLAlchemy's MissingGreenlet
-        connection = self._connection
-        settled = False
-        while True:
-            waiter, portals = self._waiter, connection._portals
-            if self._busy:
-                if waiter is None or waiter.done():
-                    await_only(asyncio.sleep(0))  # its task comes next
-                else:
-                    await_only(asyncio.wait([waiter]))
-            elif portals is not None and (portals.busy or (portals.unsettled and not settled)):
-                settled = True
-                await_only(portals.settle(connection._timeout))
-            else:
-                return
+    def _log_opening(self) -> None:
+        if self._session.status == STATUS_READY and self._session.opening is not None:
+            logger.info(self._session.opening)
 
-    def _await(self, awaitable: Awaitable[_T]) -> _T:
-        """Wait for something of several steps; nothing else executes meanwhile."""
-        self._take_turn()
-        self._waiter = done = self._connection._loop.create_future()
-        self._busy = True
+    def _begin(self) -> None:
+        """Open a transaction if none is open and one is wanted."""
+        _need_greenlet()
+        self._refuse_prepared("execute")
+        if self._session.opening is not None:
+            if self._connection.echo:
+                self._log_opening()
+            self._wait(begin)
+
+    def _command(self, operation: str, parameters: Any = None) -> None:
+        _need_greenlet()
+        self._log(operation, parameters)
+        self._wait(command, operation, parameters)
+
+    def _log(self, operation: Any, parameters: Any = None) -> None:
+        if self._connection.echo:
+            logger.info(operation)
+            logger.info("%r", parameters)
+
+    def _wait(self, ask: Any, *arguments: Any) -> None:
+        """Wait for a request without a cursor. ask: what makes it, in `_requests`."""
+        connection, wire = self._connection, self._wire
+        self._refuse_others()
+        waiter = outcome = None
         try:
-            return await_only(awaitable)
+            waiter = ask(wire, *arguments, connection.timeout, self._session)
+            outcome = await_only(waiter).pop()
+            if isinstance(outcome, BaseException):
+                raise outcome
+        except BaseException as exc:
+            trim(exc)
+            if waiter is not None and (
+                isinstance(exc, asyncio.CancelledError) or not waiter.done()
+            ):
+                wire.abandon(waiter)
+            raise
         finally:
-            self._busy = False
-            done.set_result(None)
+            del waiter, outcome  # as above
+
+    def _settle(self) -> None:
+        """Wait for what other tasks execute here."""
+        if not self._wire.busy:
+            return
+        _need_greenlet()
+        self._refuse_others()
+        await_only(pause(self._wire, self._session))
+
+    def _refuse_others(self) -> None:
+        """Raise while somebody uses the driver's connection past this one, and in other loops."""
+        refusal = self._wire.refusal("cursor.execute", self._session)
+        if refusal is not None:
+            raise refusal
 
     # Transactions
 
     def commit(self) -> None:
         self._check()
         self._refuse_two_phase("commit")
-        if self._status == STATUS_BEGIN:
+        if self._session.status == STATUS_BEGIN:
             self._end("COMMIT")
 
     def rollback(self) -> None:
@@ -244,25 +211,22 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             await_only(closing)
 
     def _rollback(self) -> None:
-        if self._status == STATUS_BEGIN:
-            self._command("ROLLBACK")
-            self._status = STATUS_READY
+        if self._session.status == STATUS_BEGIN:
+            self._end("ROLLBACK")
 
-    def _end(self, operation: str, parameters: Any = None) -> None:
-        try:
-            self._command(operation, parameters)
-        finally:
-            self._status = STATUS_READY  # a COMMIT that fails has rolled back
+    def _end(self, operation: str) -> None:
+        _need_greenlet()
+        self._log(operation)
+        self._wait(end, operation)
 
     @property
     def status(self) -> int:
         """psycopg2's STATUS_READY, STATUS_BEGIN or STATUS_PREPARED."""
-        return self._status
+        return self._session.status
 
     def _check(self) -> None:
         """Raise if closed. Waits for another task's statement: it may open or end a transaction."""
-        if self._busy:
-            self._take_turn()
+        self._settle()
         if self.closed:
             raise psycopg2.InterfaceError("connection already closed")
 
@@ -271,7 +235,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             raise psycopg2.ProgrammingError(f"{name} cannot be used during a two-phase transaction")
 
     def _refuse_prepared(self, name: str) -> None:
-        if self._status == STATUS_PREPARED:
+        if self._session.status == STATUS_PREPARED:
             raise psycopg2.ProgrammingError(
                 f"{name} cannot be used with a prepared two-phase transaction"
             )
@@ -282,7 +246,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         """Open a transaction that tpc_prepare() can prepare; xid: str, or what xid() gives."""
         xid = _xid_of(xid)
         self._check()
-        if self._status != STATUS_READY:
+        if self._session.status != STATUS_READY:
             raise psycopg2.ProgrammingError("tpc_begin cannot be used inside a transaction")
         if self._autocommit:
             raise psycopg2.ProgrammingError("tpc_begin can't be called in autocommit mode")
@@ -295,7 +259,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         if self._xid is None:
             raise psycopg2.ProgrammingError("prepare must be called inside a two-phase transaction")
         self._command("PREPARE TRANSACTION %s", (str(self._xid),))
-        self._status = STATUS_PREPARED
+        self._session.status = STATUS_PREPARED
 
     def tpc_commit(self, xid: Any = None) -> None:
         """End the two-phase transaction, or that of another session with the given xid."""
@@ -308,7 +272,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def _finish_two_phase(self, verb: str, xid: Any) -> None:
         self._check()
         if xid is not None:
-            if self._status != STATUS_READY:
+            if self._session.status != STATUS_READY:
                 raise psycopg2.ProgrammingError(
                     "tpc_commit/tpc_rollback with a xid must be called outside a transaction"
                 )
@@ -319,9 +283,9 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                 "tpc_commit/tpc_rollback with no parameter must be called "
                 "in a two-phase transaction"
             )
-        if self._status == STATUS_PREPARED:
+        if self._session.status == STATUS_PREPARED:
             self._command(f"{verb} PREPARED %s", (str(self._xid),))
-            self._status = STATUS_READY
+            self._session.status = STATUS_READY
         else:
             self._end(verb)
         self._xid = None
@@ -331,7 +295,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self._check()
         self._refuse_prepared("tpc_recover")
         cursor = self.cursor(cursor_factory=plain_cursor)
-        was = self._status
+        was = self._session.status
         cursor.execute("SELECT gid FROM pg_prepared_xacts")
         xids = [Xid.from_string(gid) for (gid,) in cursor.fetchall()]
         cursor.close()
@@ -412,7 +376,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         autocommit: Any = _UNCHANGED,
     ) -> None:
         self._check()
-        if self._status != STATUS_READY:
+        if self._session.status != STATUS_READY:
             raise psycopg2.ProgrammingError("set_session cannot be used inside a transaction")
         old = self._characteristics
         new = Characteristics(
@@ -429,7 +393,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             self._free_cursors()
             self._configure(old, Characteristics())
         self._characteristics, self._autocommit = new, becomes
-        self._opening = None if becomes else new.begin()
+        self._session.opening = None if becomes else new.begin()
 
     def _configure(self, old: Characteristics, new: Characteristics) -> None:
         before = old.settings()
@@ -477,6 +441,11 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def terminate(self) -> None:
         """The same, for SQLAlchemy's pool, from anywhere: also when the loop is gone."""
         self.close()
+
+
+def _need_greenlet() -> None:
+    if not in_greenlet():
+        await_only(None)  # type: ignore[arg-type]  # raises SQLAlchemy's MissingGreenlet
 
 
 def _xid_of(value: Any) -> Any:

@@ -238,36 +238,34 @@ class AsyncAdapt_aiopgx_ss_cursor(AsyncAdapt_aiopgx_cursor):
         self._adapt_connection = adapt_connection
         self._connection = connection = adapt_connection._connection
         self._cursor = await_only(connection._cursor(name, cursor_factory, scrollable, withhold))
+        self._cursor._session = adapt_connection._session
 
     # Execution
 
     def execute(self, operation: Any, parameters: Any = None) -> None:
         self._adapt_connection._begin()
-        self._await(self._cursor.execute(operation, parameters))
+        await_only(self._cursor.execute(operation, parameters))
 
     def executemany(self, operation: Any, seq_of_parameters: Iterable[Any]) -> None:
         """Raise `psycopg2.ProgrammingError`, as callproc() does."""
-        self._await(self._cursor.executemany(operation, seq_of_parameters))
+        await_only(self._cursor.executemany(operation, seq_of_parameters))
 
     def callproc(self, procname: str, parameters: Any = None) -> Any:
-        self._await(self._cursor.callproc(procname, parameters))
-
-    def _await(self, awaitable: Any) -> Any:
-        return self._adapt_connection._await(awaitable)
+        await_only(self._cursor.callproc(procname, parameters))
 
     # Rows
 
     def fetchone(self) -> Any:
-        return self._await(self._cursor.fetchone())
+        return await_only(self._cursor.fetchone())
 
     def fetchmany(self, size: int | None = None) -> Any:
-        return self._await(self._cursor.fetchmany(size))
+        return await_only(self._cursor.fetchmany(size))
 
     def fetchall(self) -> Any:
-        return self._await(self._cursor.fetchall())
+        return await_only(self._cursor.fetchall())
 
     def scroll(self, value: int, mode: str = "relative") -> None:
-        self._await(self._cursor.scroll(value, mode))
+        await_only(self._cursor.scroll(value, mode))
 
     def __iter__(self) -> Iterator[Any]:
         """Fetches `itersize` rows at a time."""

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
-from support import activity, until
+from support import activity, running, underway, until
 
 import aiopgx
 import aiopgx.cursor
@@ -277,7 +277,7 @@ async def test_cancelled_in_a_session(engine, side):
             await session.execute(SLEEP)
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.2)
+    await until(lambda: running(side, "pg_sleep(30)"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -286,7 +286,7 @@ async def test_cancelled_in_a_session(engine, side):
 
 
 async def test_timeout_of_statements(engine):
-    made = engine(pool_size=1, max_overflow=0, connect_args={"timeout": 0.2})
+    made = engine(pool_size=1, max_overflow=0, connect_args={"timeout": 1})
     async with made.connect() as connection:
         pid = await connection.scalar(PID)
         with pytest.raises(asyncio.TimeoutError):
@@ -331,8 +331,7 @@ async def test_outside_of_a_greenlet_nothing_is_sent(engine):
 async def test_raw_driver_connection_in_use_is_an_error_not_a_hang(engine):
     async with engine().connect() as connection:
         inner = await driver_connection(connection)
-        task = asyncio.ensure_future(inner.execute("SELECT pg_sleep(0.2)"))
-        await asyncio.sleep(0.05)
+        task = await underway(inner, inner.execute("SELECT pg_sleep(0.2)"))
         with pytest.raises(RuntimeError, match="another coroutine"):
             await connection.execute(ONE)
         await task

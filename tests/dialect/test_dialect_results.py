@@ -132,12 +132,12 @@ async def test_no_more_sessions_than_the_pool_has(engine, side):
 
     async def use():
         async with made.connect() as conn:
-            await conn.execute(sa.text("SELECT stubborn(0.7)"))
+            await asyncio.wait_for(conn.execute(sa.text("SELECT stubborn(0.7)")), 0.05)
 
     async def client(end):
         while time.monotonic() < end:
             try:
-                await asyncio.wait_for(use(), 0.05)
+                await use()
             except asyncio.TimeoutError:
                 await asyncio.sleep(0)
 

@@ -327,7 +327,7 @@ async def test_a_begin_that_fails_is_the_statements_error(engine):
 
         def body(connection):
             conn = connection.connection.dbapi_connection
-            conn._opening = b"BEGIN ISOLATION LEVEL NONSENSE"
+            conn._session.opening = b"BEGIN ISOLATION LEVEL NONSENSE"
             cursor = conn.cursor()
             with pytest.raises(psycopg2.errors.SyntaxError) as caught:
                 cursor.execute("SELECT 1")
@@ -395,7 +395,7 @@ async def test_commit_between_the_answer_and_its_task(engine, taken):
 
         async def commit():
             await asyncio.sleep(0.01)
-            while not raw._waiter.done():  # noqa: ASYNC110
+            while raw._wire.busy:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await connection.commit()
 

@@ -1,0 +1,43 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ._core import Wire
+from .named import Portal, Portals
+
+class Session:
+    status: int
+    opening: bytes | None
+
+def execute(
+    wire: Wire,
+    impl: Any,
+    shape: int,
+    operation: Any,
+    parameters: Any,
+    timeout: float | None,
+    session: Session | None = None,
+) -> asyncio.Future[list[Any]]: ...
+def execute_foreign(
+    wire: Wire,
+    start: Callable[[Any, Any], Any],
+    operation: Any,
+    parameters: Any,
+    timeout: float | None,
+    session: Session | None = None,
+) -> asyncio.Future[list[Any]]: ...
+def command(
+    wire: Wire,
+    operation: str | bytes,
+    parameters: Any,
+    timeout: float | None,
+    session: Session | None = None,
+) -> asyncio.Future[list[Any]]: ...
+def begin(wire: Wire, timeout: float | None, session: Session) -> asyncio.Future[list[Any]]: ...
+def end(
+    wire: Wire, operation: str | bytes, timeout: float | None, session: Session
+) -> asyncio.Future[list[Any]]: ...
+def pause(wire: Wire, session: Session) -> asyncio.Future[list[Any]]: ...
+def end_portal(
+    wire: Wire, portals: Portals, portal: Portal, timeout: float | None
+) -> asyncio.Future[None] | None: ...

@@ -1,0 +1,400 @@
+"""What is asked of the server: the kinds of requests that a Wire serves.
+
+execute() makes a Statement, which goes out in the simple protocol and whose outcome is a Result;
+execute_foreign() a Foreign, which lets psycopg2 execute. A Command is a text on nobody's cursor, on
+the road that is open: BEGIN in front of a statement, COMMIT, the end of a portal.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr
+
+import psycopg2
+from psycopg2.extensions import (
+    STATUS_BEGIN,
+    STATUS_READY,
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INTRANS,
+    QuotedString,
+)
+
+from ._core cimport AGAIN, DROP, ENOUGH, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
+from ._core cimport check_timeout
+from ._errors cimport connection_error, make_error, result_error
+from ._libpq cimport (
+    CONNECTION_OK,
+    PGRES_BAD_RESPONSE,
+    PGRES_COMMAND_OK,
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    PGRES_EMPTY_QUERY,
+    PGRES_FATAL_ERROR,
+    PGRES_NONFATAL_ERROR,
+    PGRES_TUPLES_OK,
+    PGresult,
+    pq,
+)
+from ._rows cimport SHAPE_TUPLE, Result
+from ._statements cimport merge
+from ._structs cimport give_failure, is_closed
+
+cdef extern from "_frames.h":
+    pass
+
+cdef int READY = STATUS_READY
+cdef int BEGUN = STATUS_BEGIN
+cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int INTRANS = TRANSACTION_STATUS_INTRANS
+
+
+cdef class Statement(Request):
+    """A text in the simple protocol: one statement or several. The outcome is a Result.
+
+    Of several results it keeps what psycopg2 keeps: the first error, else the last.
+    """
+
+    cdef object impl            # the psycopg2 cursor
+    cdef bytes query
+    cdef int shape
+    cdef object refused         # a COPY: what is to be said of it
+    cdef PGresult *result       # owned
+
+    def __dealloc__(self):
+        if self.result != NULL:
+            pq.clear(self.result)
+
+    cdef int send(self, Wire wire) except -1:
+        if wire.raw.isexecuting():
+            raise make_error(
+                psycopg2.ProgrammingError,
+                "execute cannot be used while an asynchronous query is underway", self.impl)
+        if pq.status(wire.conn) != CONNECTION_OK or not pq.sendQuery(
+                wire.conn, PyBytes_AS_STRING(self.query)):
+            raise wire.broken()
+        return 0
+
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        cdef int status = pq.resultStatus(res)
+        if status == PGRES_COPY_IN or status == PGRES_COPY_OUT:
+            pq.clear(res)
+            return self.refuse_copy(wire, status)
+        if self.result != NULL:
+            if pq.resultStatus(self.result) == PGRES_FATAL_ERROR:
+                pq.clear(res)
+                return MORE
+            pq.clear(self.result)
+        self.result = res
+        # libpq would give this one again and again
+        return ENOUGH if status == PGRES_COPY_BOTH else MORE
+
+    cdef Taken refuse_copy(self, Wire wire, int status) except? MORE:
+        """End a COPY that execute() can't serve."""
+        cdef char *data = NULL
+        cdef int length
+        if status == PGRES_COPY_IN:
+            self.refused = "can't execute COPY FROM: use the copy_from() method instead"
+            if pq.putCopyEnd(wire.conn, b"COPY FROM STDIN was given to execute()") != 1:
+                wire.lost(connection_error(wire.conn))
+                return STALLED
+            wire.flush()
+            return STALLED if wire.is_closed() else MORE
+        self.refused = "can't execute COPY TO: use the copy_to() method instead"
+        while True:
+            length = pq.getCopyData(wire.conn, &data, 1)
+            if length <= 0:
+                return MORE if length != 0 else STALLED
+            pq.freemem(data)
+
+    cdef PGresult *kept(self) noexcept:
+        """Give the result away."""
+        res, self.result = self.result, NULL
+        return res
+
+    cdef object outcome(self, Wire wire):
+        cdef PGresult *res = self.kept()
+        cdef int status
+        if self.waiter is not None and self.waiter.done():
+            pq.clear(res)               # nobody waits any more
+            return None
+        if self.refused is not None:
+            pq.clear(res)
+            give_failure(self.impl, self.query)
+            raise psycopg2.ProgrammingError(self.refused)
+        if res == NULL:
+            raise psycopg2.DatabaseError("the server sent no result")
+        status = pq.resultStatus(res)
+        if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:
+            return Result.make(res, wire.raw, wire.codec, self.impl, self.shape, self.query)
+        if status == PGRES_FATAL_ERROR or status == PGRES_BAD_RESPONSE \
+                or status == PGRES_NONFATAL_ERROR:
+            error = result_error(wire.conn, res, wire.codec, self.impl)
+            give_failure(self.impl, self.query)
+            raise error
+        pq.clear(res)
+        give_failure(self.impl, self.query)
+        if status == PGRES_EMPTY_QUERY:
+            raise psycopg2.ProgrammingError("can't execute an empty query")
+        raise psycopg2.NotSupportedError(
+            f"got server response with unsupported status {pq.resStatus(status).decode()}")
+
+    cdef object reason(self, Wire wire, object error):
+        """What the server has said before it went, if it has."""
+        cdef PGresult *res = self.kept()
+        if res == NULL:
+            return error
+        if pq.resultStatus(res) != PGRES_FATAL_ERROR:
+            pq.clear(res)
+            return error
+        give_failure(self.impl, self.query)
+        said = result_error(wire.conn, res, wire.codec, self.impl)
+        return error if said.pgcode is None else said
+
+
+cdef class Foreign(Request):
+    """Lets psycopg2 execute; the outcome is None, and the result is in its cursor."""
+
+    cdef object start           # called with the two
+    cdef object operation
+    cdef object parameters
+
+    def __cinit__(self):
+        self.polled = True
+
+    cdef int send(self, Wire wire) except -1:
+        self.start(self.operation, self.parameters)
+        return 0
+
+
+cdef class Command(Request):
+    """A text on the connection's own cursor, on the road that is open."""
+
+    cdef bytes text
+    cdef Request how
+
+    cdef int send(self, Wire wire) except -1:
+        cdef Statement statement
+        cdef Foreign foreign
+        if wire.native:
+            statement = Statement()
+            statement.impl, statement.query = wire.control(), self.text
+            statement.shape = SHAPE_TUPLE
+            self.how = statement
+        else:
+            foreign = Foreign()
+            foreign.start, foreign.operation = wire.control().execute, self.text
+            self.how = foreign
+        self.polled = self.how.polled
+        return self.how.send(wire)
+
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        return self.how.take(wire, res)
+
+    cdef object outcome(self, Wire wire):
+        return self.how.outcome(wire)
+
+    cdef object reason(self, Wire wire, object error):
+        return self.how.reason(wire, error)
+
+
+cdef class Session:
+    """Transactions as psycopg2's synchronous connections have them: opened by the first statement.
+
+    The requests of a session wait for each other. Whether BEGIN is needed is decided when a
+    statement's turn has come, since those in front may end the transaction.
+
+    status: psycopg2's STATUS_READY, STATUS_BEGIN or STATUS_PREPARED.
+    opening: the command that opens a transaction, None in autocommit.
+    """
+
+    cdef public int status
+    cdef public bytes opening
+
+    def __cinit__(self):
+        self.status = READY
+
+    cdef object put(self, Wire wire, Request request, timeout):
+        """Send a request, with BEGIN in front if it may be needed."""
+        cdef Opening opening
+        request.session = self
+        if self.opening is None or (self.status != READY and wire.users == 0):
+            return wire.put(request, timeout)
+        opening = Opening()
+        opening.text, opening.session, opening.follower = self.opening, self, request
+        return wire.put_both(opening, request, timeout)
+
+
+cdef class Opening(Command):
+    """BEGIN in front of another request, which it takes with it if it fails."""
+
+    cdef Request follower       # None: nothing but the transaction is wanted
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        return GO if (<Session>self.session).status == READY else DROP
+
+    cdef int send(self, Wire wire) except -1:
+        if self.follower is not None:
+            self.follower.begun = True
+        return Command.send(self, wire)
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        if not isinstance(outcome, BaseException):
+            if self.how is not None:
+                (<Session>self.session).status = BEGUN
+        elif self.follower is not None:
+            wire.drop(self.follower, outcome)
+        return Request.answer(self, wire, outcome)
+
+
+cdef class Ending(Command):
+    """COMMIT or its like. Nothing is sent if no transaction is open; one that fails has ended it."""
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        return GO if (<Session>self.session).status == BEGUN else DROP
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        if self.how is not None:
+            (<Session>self.session).status = READY
+        return Request.answer(self, wire, outcome)
+
+
+cdef class Pause(Request):
+    """Nothing: a place in the queue, whose turn comes when everything in front is over."""
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        return DROP
+
+
+cdef class PortalEnd(Command):
+    """Frees a portal. The server is asked first whether it is there: CLOSE must not fail.
+
+    A CLOSE that fails would abort the transaction it runs in. In an aborted transaction it waits:
+    ROLLBACK TO may bring the portal back into reach.
+    """
+
+    cdef object portals         # is told the outcome: freed(portal, error or None)
+    cdef object portal
+    cdef bint found
+
+    def __cinit__(self):
+        self.housekeeping = True
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        if not self.portals.lasts(self.portal):
+            return DROP                 # its transaction has ended meanwhile
+        status = wire.transaction_status()
+        return GO if status == IDLE or status == INTRANS else WAIT
+
+    cdef int send(self, Wire wire) except -1:
+        if self.found:
+            self.text = b"CLOSE " + self.portal.quoted
+        else:
+            literal = QuotedString(self.portal.name)
+            literal.prepare(wire.raw)
+            self.text = (b"SELECT FROM pg_catalog.pg_cursors WHERE name = %b::name::text"
+                         % literal.getquoted())
+        return Command.send(self, wire)
+
+    cdef object outcome(self, Wire wire):
+        outcome = Command.outcome(self, wire)
+        if self.found or not (outcome or wire.control()).rowcount:
+            return None
+        self.found = True
+        return AGAIN
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        self.portals.freed(self.portal, outcome)
+        if self.waiter.done():
+            return 0
+        if outcome is None:
+            self.waiter.set_result(None)
+        else:
+            self.waiter.set_exception(outcome)
+            self.waiter.exception()     # else the loop complains when nobody awaits it
+        return 0
+
+
+def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session session=None):
+    """Send one statement on the native road; the future gets [its Result]. After refusal().
+
+    psycopg2 adapts the parameters, so that the text is what it would have sent.
+    session: opens a transaction before, if none is open.
+    """
+    cdef bytes query = None
+    cdef Statement request
+    check_timeout(timeout)
+    if is_closed(impl) or wire.is_closed():
+        raise wire.closed_error("cursor already closed")
+    if parameters is None:
+        query = impl.mogrify(operation)
+    else:
+        if wire.plain:
+            query = merge(operation, parameters)
+        if query is None:
+            query = impl.mogrify(operation, parameters)
+    if wire.users > 0:                                  # an adapter may have done that
+        refusal = wire.refusal("cursor.execute", session)
+        if refusal is not None:
+            raise refusal
+    if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
+        raise ValueError("a statement cannot contain NUL (0x00) characters")
+    if is_closed(impl) or wire.is_closed():
+        raise wire.closed_error("cursor already closed")
+    request = Statement()
+    request.impl, request.query, request.shape = impl, query, shape
+    if session is None:
+        return wire.put(request, timeout)
+    return session.put(wire, request, timeout)
+
+
+def execute_foreign(Wire wire, start, operation, parameters, timeout, Session session=None):
+    """Let psycopg2 execute by `start`; the future gets [None]. After refusal()."""
+    cdef Foreign request
+    if wire.is_closed():
+        raise wire.closed_error("cursor already closed")
+    check_timeout(timeout)
+    request = Foreign()
+    request.start, request.operation, request.parameters = start, operation, parameters
+    if session is None:
+        return wire.put(request, timeout)
+    return session.put(wire, request, timeout)
+
+
+def command(Wire wire, operation, parameters, timeout, Session session=None):
+    """Execute a statement on nobody's cursor; the future gets [an exception] if it fails."""
+    return _command(wire, Command(), operation, parameters, timeout, session)
+
+
+def begin(Wire wire, timeout, Session session):
+    """Open a session's transaction, if none is open."""
+    return _command(wire, Opening(), session.opening, None, timeout, session)
+
+
+def end(Wire wire, operation, timeout, Session session):
+    """End a session's transaction, if one is open."""
+    return _command(wire, Ending(), operation, None, timeout, session)
+
+
+cdef object _command(Wire wire, Command request, operation, parameters, timeout, session):
+    if wire.is_closed():
+        raise wire.closed_error("connection already closed")
+    request.text = wire.control().mogrify(operation, parameters)
+    request.session = session
+    return wire.put(request, timeout)
+
+
+def pause(Wire wire, Session session):
+    """The future is done when everything that is in the queue now is over."""
+    cdef Pause request = Pause()
+    request.session = session
+    return wire.put(request, None)
+
+
+def end_portal(Wire wire, portals, portal, timeout):
+    """Free a portal as soon as that disturbs nobody.
+
+    The future of it if that is now; None if it has to wait for others.
+    """
+    cdef PortalEnd request = PortalEnd()
+    request.portals, request.portal = portals, portal
+    waiter = wire.put(request, timeout)
+    return waiter if wire.users == 0 and request.begun else None
