@@ -129,7 +129,8 @@ cdef class PoolCore:
     def _put_back(self, conn):
         """End the use of a connection. None if `terminate()` has ended it, else the connection.
 
-        The argument may be a proxy; what is returned, and can be made free, is the real one.
+        What came back is what can be made free. As in aiopg this may be a tracer's proxy, so that
+        the next use is traced, whichever method of the pool it is taken with.
         """
         self._check_loop()
         if conn in self._terminated:
@@ -137,8 +138,6 @@ cdef class PoolCore:
             self._terminated.remove(conn)
             return None
         assert conn in self._used, (conn, self._used)
-        if conn.__class__ is not type(conn):
-            conn = next(real for real in self._used if real == conn)
         self._used.remove(conn)
         return conn
 

@@ -80,13 +80,29 @@ USUAL = LOOP == "asyncio" and "AIOPGX_ROAD" not in os.environ
 IMPLEMENTATIONS = ["aiopg", "aiopgx"] if USUAL else ["aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
+
+
+def find_package(name):
+    """Its spec, or None; `find_spec` raises where a package around it is missing."""
+    try:
+        return find_spec(name)
+    except ModuleNotFoundError:
+        return None
+
+
 # What tests can be marked to need: where it is, and the environment variable that requires it.
 NEEDED = {
     "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
     "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
     **{
-        package: (find_spec(package), "AIOPGX_AGENTS")
-        for package in ("ddtrace", "elasticapm", "newrelic", "wrapt")
+        package: (find_package(package), "AIOPGX_AGENTS")
+        for package in (
+            "ddtrace",
+            "elasticapm",
+            "newrelic",
+            "opentelemetry.instrumentation.aiopg",
+            "wrapt",
+        )
     },
 }
 MISSING = {name: variable for name, (place, variable) in NEEDED.items() if not place}

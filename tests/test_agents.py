@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("traced.py")
+EXECUTED = "SELECT 'executed'"
 TRACED = [
     "SELECT 'of a cursor'",
     "SELECT %s::int AS parameter",
     "SELECT 3 AS n",
     "SELECT 'in a transaction'",
-    "SELECT 'executed'",
+    EXECUTED,
+    "SELECT 'of a DictCursor' AS text",
     "SELECT 'of a pool'",
     "SELECT 'of the pool''s cursor'",
 ]
@@ -44,6 +46,16 @@ async def test_spans(ours, dsn, agent):
         sql for sql in expected if "hstore" not in sql
     ]
     assert len(made) == len(expected)
+
+
+@pytest.mark.needs("opentelemetry.instrumentation.aiopg")
+async def test_opentelemetry(ours, dsn):
+    """It traces the cursors that are made through its proxies: not those of `conn.execute()`."""
+    made, expected = await asyncio.gather(
+        *(spans("opentelemetry", p, dsn) for p in ("aiopgx", "aiopg"))
+    )
+    assert expected == TRACED
+    assert made == [sql for sql in TRACED if sql != EXECUTED]
 
 
 @pytest.mark.needs("wrapt")

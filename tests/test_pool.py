@@ -356,16 +356,21 @@ class Proxy:
         return hash(self.__wrapped__)
 
 
-async def test_release_of_a_proxy(ours, pool):
-    """It is the connection itself that is free then."""
-    made = await pool(minsize=2)
+async def test_release_of_a_proxy(impl, pool):
+    """The proxy is what is free then, so that a tracer sees its next use."""
+    made = await pool(minsize=2, maxsize=2)
     conn, other = await made.acquire(), await made.acquire()
-    assert isinstance(Proxy(conn), ours.Connection)
-    made.release(Proxy(conn))
-    assert made._free[0] is conn
+    proxy = Proxy(conn)
+    assert isinstance(proxy, impl.Connection)
+    await made.release(proxy)
     assert made._used == {other}
-    made.release(Proxy(other))
-    assert [type(each) for each in made._free] == [ours.Connection] * 2
+    again = await made.acquire()
+    assert again is proxy
+    async with again.cursor() as cur:
+        await cur.execute("SELECT 1")
+    await made.release(conn)  # the connection itself is as good
+    await made.release(Proxy(other))
+    assert counts(made) == (2, 2, 0)
 
 
 # --- what happens to free connections -------------------------------------------------------------

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+from importlib import import_module
 
 # --- the agents, each of them a function run(main) that gives the spans' statements ---------------
 
@@ -124,6 +125,22 @@ def newrelic(run):
     return spans
 
 
+def opentelemetry(run):
+    """Wraps what `import aiopg` gives, as a program does that has changed its import."""
+    sys.modules["aiopg"] = import_module(sys.argv[2])
+    from opentelemetry.instrumentation.aiopg import AiopgInstrumentor
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    AiopgInstrumentor().instrument(tracer_provider=provider, skip_dep_check=True)
+    run()
+    return [span.attributes["db.statement"] for span in exporter.get_finished_spans()]
+
+
 # --- what they look at ----------------------------------------------------------------------------
 
 
@@ -145,12 +162,24 @@ async def main(package, dsn):
             ("executed",)
         ]
     async with package.create_pool(dsn, minsize=1) as pool:
+        async with pool.acquire() as conn, dict_cursor(package, conn) as cursor:
+            await cursor.execute("SELECT 'of a DictCursor' AS text")
+            assert [row["text"] async for row in cursor] == ["of a DictCursor"]
         async with pool.acquire() as conn, conn.cursor() as cursor:
             await cursor.execute("SELECT 'of a pool'")
             assert await cursor.fetchone() == ("of a pool",)
         with await pool.cursor() as cursor:
             await cursor.execute("SELECT 'of the pool''s cursor'")
             assert await cursor.fetchone() == ("of the pool's cursor",)
+
+
+def dict_cursor(package, conn):
+    """As in the README's first example; aiopg takes the class by name only."""
+    from psycopg2.extras import DictCursor
+
+    if package.__name__ == "aiopgx":
+        return conn.cursor(DictCursor)
+    return conn.cursor(cursor_factory=DictCursor)
 
 
 async def execute(package, conn, sql):
@@ -163,12 +192,10 @@ async def execute(package, conn, sql):
 
 
 def run(package, dsn):
-    from importlib import import_module
-
     asyncio.run(asyncio.wait_for(main(import_module(package), dsn), 20))
 
 
-AGENTS = {agent.__name__: agent for agent in (plain, twice, ddtrace, elasticapm, newrelic)}
+AGENTS = {agent.__name__: agent for agent in (plain, twice, ddtrace, elasticapm, newrelic, opentelemetry)}
 
 if __name__ == "__main__":
     agent, package, dsn = sys.argv[1:]

@@ -5,7 +5,6 @@ import datetime
 import gc
 import ipaddress
 import time
-import warnings
 
 import psycopg2.extras
 import pytest
@@ -81,16 +80,27 @@ async def test_a_closed_result_stays_closed(engine):
 
 
 async def test_an_engine_that_is_dropped(engine, url, loop_errors):
-    """Nothing is logged, as with other drivers."""
+    """Nothing is logged; one warning, as with asyncpg's and psycopg's dialects."""
     made = sa.ext.asyncio.create_async_engine(url)
     async with made.connect() as conn:
         await conn.execute(sa.text("SELECT 1"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    with pytest.warns() as caught:
         del made, conn
         gc.collect()
         await asyncio.sleep(0)
+    assert [(w.category, str(w.message).split(" <")[0]) for w in caught] == [
+        (ResourceWarning, "Unclosed connection")
+    ]
     assert not loop_errors
+
+
+async def test_an_invalidated_connection_is_closed(engine, no_gc):
+    """What the pool has closed is not reported."""
+    async with engine().connect() as conn:
+        await conn.execute(sa.text("SELECT 1"))
+        await conn.invalidate()
+    del conn
+    gc.collect()
 
 
 # --- streaming without a transaction --------------------------------------------------------------
@@ -230,6 +240,7 @@ async def test_multiranges(engine, kind, value):
         ("command_timeout", "timeout"),
         ("statement_cache_size", "nothing"),
         ("prepared_statement_cache_size", "nothing"),
+        ("prepared_statement_name_func", "nothing"),
         ("ssl", "sslmode"),
     ],
 )
