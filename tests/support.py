@@ -51,7 +51,7 @@ STUBBORN = """
     BEGIN
         WHILE clock_timestamp() < until LOOP
             BEGIN
-                PERFORM pg_sleep(0.05);
+                PERFORM pg_sleep(extract(epoch FROM until - clock_timestamp()));
             EXCEPTION WHEN query_canceled THEN NULL;
             END;
         END LOOP;
