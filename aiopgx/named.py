@@ -56,6 +56,24 @@ def quoted(name: str) -> bytes:
     return b'"%b"' % name.encode().replace(b'"', b'""')
 
 
+def _follower(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
+    """A future with the same outcome. Cancelling it does not stop what it follows."""
+    follower: asyncio.Future[None] = future.get_loop().create_future()
+
+    def tell(_: "asyncio.Future[None]") -> None:
+        error = future.exception()
+        if follower.done():
+            return
+        if error is None:
+            follower.set_result(None)
+        else:
+            follower.set_exception(error)
+            follower.exception()  # else the loop complains when nobody awaits it
+
+    future.add_done_callback(tell)
+    return follower
+
+
 class Portals:
     """The portals of one connection that are open, as far as is known.
 
@@ -95,13 +113,13 @@ class Portals:
             return self.nothing
         del self._open[portal.quoted]
         self._last = end_portal(self._wire, self, portal, self._timeout)
-        return self._last or self.nothing
+        return self.nothing if self._last is None else _follower(self._last)
 
     def close_all(self) -> "asyncio.Future[None] | None":
         """Free all portals. None if nothing has to be waited for."""
         for portal in list(self._open.values()):
             self.close(portal)
-        return None if self._last is None or self._last.done() else self._last
+        return None if self._last is None or self._last.done() else _follower(self._last)
 
     def freed(self, portal: Portal, error: BaseException | None) -> None:
         """The server is done with a portal. If it failed, a pool's release shall try again."""

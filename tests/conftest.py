@@ -81,7 +81,6 @@ IMPLEMENTATIONS = ["aiopg", "aiopgx"] if USUAL else ["aiopgx"]
 TEMPLATE = "aiopgx_test_template"
 
 
-
 def find_package(name):
     """Its spec, or None; `find_spec` raises where a package around it is missing."""
     try:

@@ -100,6 +100,27 @@ async def test_close_that_fails(ours, pool, named, side):
 
 
 @pytest.mark.all_loops
+async def test_cancelled_while_a_cursor_is_closed(ours, pool, named):
+    """The close goes on, and the connection comes back when it is over."""
+    made = await pool(minsize=1, maxsize=1)
+
+    async def use():
+        async with made.acquire() as conn:
+            taken.append(conn)
+            cursor = await named(conn, withhold=True)
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await cursor.close()
+
+    taken = []
+    task = asyncio.create_task(use())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with made.acquire() as again:
+        assert again is taken[0]
+        assert await portals(again) == NO_PORTALS
+
+
+@pytest.mark.all_loops
 async def test_acquire_that_gives_up(ours, pool, named):
     """What it would have got goes to the next."""
     made = await pool(minsize=1, maxsize=1)

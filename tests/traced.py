@@ -195,7 +195,9 @@ def run(package, dsn):
     asyncio.run(asyncio.wait_for(main(import_module(package), dsn), 20))
 
 
-AGENTS = {agent.__name__: agent for agent in (plain, twice, ddtrace, elasticapm, newrelic, opentelemetry)}
+AGENTS = {
+    agent.__name__: agent for agent in (plain, twice, ddtrace, elasticapm, newrelic, opentelemetry)
+}
 
 if __name__ == "__main__":
     agent, package, dsn = sys.argv[1:]
