@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
-from ._roads import Capabilities, Road, capabilities, explain_road
+from ._roads import Capabilities, capabilities
 from ._version import __version__
 from .connection import TIMEOUT as DEFAULT_TIMEOUT
 from .connection import (
@@ -41,14 +41,12 @@ __all__ = (
     "ReadCommittedCompiler",
     "RealDictCursor",
     "RepeatableReadCompiler",
-    "Road",
     "SerializableCompiler",
     "Transaction",
     "__version__",
     "capabilities",
     "connect",
     "create_pool",
-    "explain_road",
     "get_running_loop",
     "version",
     "version_info",

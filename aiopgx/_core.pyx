@@ -527,18 +527,19 @@ cdef class Wire:
     cdef int _over(self, failure) except -1:
         """All of an answer is read, or in its place comes an exception."""
         cdef Request request = self._done()
+        cdef bint failed = False
         outcome = failure
         if failure is None:
             try:
                 outcome = request.outcome(self)
             except BaseException as error:
-                outcome = error
+                outcome, failed = error, True
         if outcome is AGAIN:
             self.waiting.appendleft(request)
             self.users += not request.housekeeping
         else:
             request.answer(self, outcome)
-            if failure is None and isinstance(outcome, BaseException):
+            if failed:
                 self._check_after(outcome)
         return 0
 

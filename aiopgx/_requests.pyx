@@ -113,9 +113,6 @@ cdef class Statement(Request):
     cdef object outcome(self, Wire wire):
         cdef PGresult *res = self.kept()
         cdef int status
-        if self.waiter is not None and self.waiter.done():
-            pq.clear(res)               # nobody waits any more
-            return None
         if self.refused is not None:
             pq.clear(res)
             give_failure(self.impl, self.query)
@@ -175,12 +172,12 @@ cdef class Command(Request):
         cdef Statement statement
         cdef Foreign foreign
         if wire.native:
-            statement = Statement()
+            statement = Statement.__new__(Statement)
             statement.impl, statement.query = wire.control(), self.text
             statement.shape = SHAPE_TUPLE
             self.how = statement
         else:
-            foreign = Foreign()
+            foreign = Foreign.__new__(Foreign)
             foreign.start, foreign.operation = wire.control().execute, self.text
             self.how = foreign
         self.polled = self.how.polled
@@ -218,7 +215,7 @@ cdef class Session:
         request.session = self
         if self.opening is None or (self.status != READY and wire.users == 0):
             return wire.put(request, timeout)
-        opening = Opening()
+        opening = Opening.__new__(Opening)
         opening.text, opening.session, opening.follower = self.opening, self, request
         return wire.put_both(opening, request, timeout)
 
@@ -339,7 +336,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
         raise ValueError("a statement cannot contain NUL (0x00) characters")
     if is_closed(impl) or wire.is_closed():
         raise wire.closed_error("cursor already closed")
-    request = Statement()
+    request = Statement.__new__(Statement)
     request.impl, request.query, request.shape = impl, query, shape
     if session is None:
         return wire.put(request, timeout)
@@ -352,7 +349,7 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     if wire.is_closed():
         raise wire.closed_error("cursor already closed")
     check_timeout(timeout)
-    request = Foreign()
+    request = Foreign.__new__(Foreign)
     request.start, request.operation, request.parameters = start, operation, parameters
     if session is None:
         return wire.put(request, timeout)
@@ -361,17 +358,17 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
 
 def command(Wire wire, operation, parameters, timeout, Session session=None):
     """Execute a statement on nobody's cursor; the future gets [an exception] if it fails."""
-    return _command(wire, Command(), operation, parameters, timeout, session)
+    return _command(wire, Command.__new__(Command), operation, parameters, timeout, session)
 
 
 def begin(Wire wire, timeout, Session session):
     """Open a session's transaction, if none is open."""
-    return _command(wire, Opening(), session.opening, None, timeout, session)
+    return _command(wire, Opening.__new__(Opening), session.opening, None, timeout, session)
 
 
 def end(Wire wire, operation, timeout, Session session):
     """End a session's transaction, if one is open."""
-    return _command(wire, Ending(), operation, None, timeout, session)
+    return _command(wire, Ending.__new__(Ending), operation, None, timeout, session)
 
 
 cdef object _command(Wire wire, Command request, operation, parameters, timeout, session):
@@ -384,7 +381,7 @@ cdef object _command(Wire wire, Command request, operation, parameters, timeout,
 
 def pause(Wire wire, Session session):
     """The future is done when everything that is in the queue now is over."""
-    cdef Pause request = Pause()
+    cdef Pause request = Pause.__new__(Pause)
     request.session = session
     return wire.put(request, None)
 
@@ -394,7 +391,7 @@ def end_portal(Wire wire, portals, portal, timeout):
 
     The future of it if that is now; None if it has to wait for others.
     """
-    cdef PortalEnd request = PortalEnd()
+    cdef PortalEnd request = PortalEnd.__new__(PortalEnd)
     request.portals, request.portal = portals, portal
     waiter = wire.put(request, timeout)
     return waiter if wire.users == 0 and request.begun else None

@@ -95,7 +95,7 @@ def explain_road(operation: Any, parameters: Any = None) -> Road:
 
     It goes by the statement and its parameters alone, and asks no server. What else has to hold for
     a prepared statement is in docs/prepared.md. Never raises for a statement that is wrong.
-    New in aiopgx.
+    Not public before that road is open.
     """
     if not _core.native_road:
         return Road("psycopg2", _reason())

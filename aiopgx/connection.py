@@ -113,6 +113,7 @@ class Connection:
     """
 
     _source_traceback: traceback.StackSummary | None = None
+    _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
@@ -362,7 +363,7 @@ class Connection:
 
     def isexecuting(self) -> bool:
         """Whether a statement is being executed."""
-        if not hasattr(self, "_wire"):
+        if self._wire is None:
             return True  # about to connect to the first of several servers
         return self._wire.executing
 
@@ -374,14 +375,14 @@ class Connection:
         A query in flight is cancelled on the server, and whoever waits for it gets an
         `psycopg2.OperationalError`. An open transaction is lost.
         """
-        if hasattr(self, "_wire"):
+        if self._wire is not None:
             self._wire.close()
         return create_completed_future(self._loop)
 
     @property
     def closed(self) -> int:
         """0 while the connection is open, else not 0."""
-        return self._wire.closed if hasattr(self, "_wire") else 0
+        return 0 if self._wire is None else self._wire.closed
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -395,11 +396,8 @@ class Connection:
         await self.close()
 
     def __del__(self) -> None:
-        try:
-            wire = self._wire
-        except AttributeError:
-            return  # psycopg2 refused the arguments, or was not asked yet
-        if wire.forked:
+        wire = self._wire
+        if wire is None or wire.forked:  # psycopg2 refused the arguments, or was not asked yet
             return
         was_closed = wire.closed
         wire.close()  # also if `raw` was closed: the loop still watches its socket

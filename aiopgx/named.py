@@ -379,8 +379,8 @@ class NamedCursor(Cursor):
     def close(self) -> "asyncio.Future[None]":
         """Close the cursor. Takes effect at the call; awaiting the result is allowed.
 
-        The server frees the cursor now, or before the connection's next statement if it is busy
-        with another; awaiting waits for that in the first case. What a transaction or a closed
+        The server frees the cursor now, or behind the statement that is being executed; awaiting
+        waits for that in the first case. What a transaction or a closed
         connection has taken away needs no closing.
         """
         if self.closed:

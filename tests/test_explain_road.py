@@ -1,4 +1,4 @@
-"""aiopgx.explain_road(): the road of an execution and why, and what docs/prepared.md says of it."""
+"""explain_road(): the road of an execution and why, and what docs/prepared.md says of it."""
 
 import doctest
 import os
@@ -12,14 +12,14 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extras import Json
 
-import aiopgx
+from aiopgx._roads import explain_road
 
 PAGE = (Path(__file__).parent.parent / "docs" / "prepared.md").read_text(encoding="utf-8")
 SAME = "the outcome is the same as with psycopg2's literals"
 
 
 def road(operation, parameters=None):
-    return tuple(aiopgx.explain_road(operation, parameters))
+    return tuple(explain_road(operation, parameters))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_text_and_why(operation, parameters, reason):
 def test_prepared():
     assert road("SELECT 1 % 2") == ("prepared", SAME)
     assert road("SELECT a %% 2 FROM t WHERE a = %s;", [1]) == ("prepared", SAME)
-    told = aiopgx.explain_road("SELECT a FROM t WHERE a = %(a)s", {"a": 2**40, "b": 0})
+    told = explain_road("SELECT a FROM t WHERE a = %(a)s", {"a": 2**40, "b": 0})
     assert str(told) == f"prepared: {SAME} while the server plans with the values"
 
 
 def test_psycopg2():
-    command = "import aiopgx; print(*aiopgx.explain_road('SELECT 1'), sep=': ')"
+    command = "from aiopgx._roads import explain_road; print(*explain_road('SELECT 1'), sep=': ')"
     environment = {**os.environ, "AIOPGX_ROAD": "psycopg2"}
     told = subprocess.run(
         [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
@@ -79,7 +79,7 @@ def test_psycopg2():
 
 def test_examples_of_the_page():
     examples = doctest.DocTestParser().get_doctest(
-        PAGE.replace("```", "\n"), {"aiopgx": aiopgx}, "prepared", None, None
+        PAGE.replace("```", "\n"), {"explain_road": explain_road}, "prepared", None, None
     )
     assert len(examples.examples) == 2
     runner = doctest.DocTestRunner()
