@@ -10,6 +10,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTR
 from roads import unknown
 from support import running, scalar, until
 
+
 @pytest.fixture
 def trips(url):
     """``trips()``: round trips since the last call; `trips.url` leads through the proxy."""
