@@ -421,8 +421,6 @@ cdef class Wire:
         self._accept(request, timeout)
         if self.state == IDLE and not self.waiting and request.turn(self) == GO:
             self._start(request)
-            if self.waiting:            # psycopg2 was quick, and it is to be sent once more
-                self.loop.call_soon(self._on_ready, False)
         else:
             self._append(request)
             self._go_on()
@@ -468,10 +466,12 @@ cdef class Wire:
         request.begun = True
         self.head = request
         self.state = FOREIGN if request.polled else BUSY
-        if request.polled:
-            self._poll()
-        else:
+        if not request.polled:
             self.flush()
+        elif request.housekeeping:      # it does not overtake what users do in this step of the loop
+            self.loop.call_soon(self._on_ready, False)
+        else:
+            self._poll()
         self._time(request)
         return 0
 
