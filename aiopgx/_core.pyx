@@ -495,6 +495,9 @@ cdef class Wire:
         cdef Turn turn
         for request in list(self.waiting):
             turn = request.turn(self)
+            if turn == GO and not (request.housekeeping or request.begun) \
+                    and request.waiter.done():
+                turn = WAIT             # its task was cancelled, and is about to abandon it
             if turn == GO:
                 self.waiting.remove(request)
                 return request
