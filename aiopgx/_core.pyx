@@ -434,8 +434,6 @@ cdef class Wire:
         self._accept(request, timeout)
         if self.state == IDLE and not self.waiting and request.turn(self) == GO:
             self._start(request)
-            if self.waiting:            # psycopg2 was quick, and it is to be sent once more
-                self.loop.call_soon(self._on_ready, False)
         else:
             self._append(request)
             self._go_on()
@@ -489,10 +487,12 @@ cdef class Wire:
                 self.sent = deque()
             self.sent.append(request)
         self.state = FOREIGN if request.polled else BUSY
-        if request.polled:
-            self._poll()
-        else:
+        if not request.polled:
             self.flush()
+        elif request.housekeeping:      # it does not overtake what users do in this step of the loop
+            self.loop.call_soon(self._on_ready, False)
+        else:
+            self._poll()
         self._time(request)
         return 0
 
@@ -518,6 +518,9 @@ cdef class Wire:
         cdef Turn turn
         for request in list(self.waiting):
             turn = request.turn(self)
+            if turn == GO and not (request.housekeeping or request.begun) \
+                    and request.waiter.done():
+                turn = WAIT             # its task was cancelled, and is about to abandon it
             if turn == GO:
                 self.waiting.remove(request)
                 return request

@@ -56,24 +56,6 @@ def quoted(name: str) -> bytes:
     return b'"%b"' % name.encode().replace(b'"', b'""')
 
 
-def _follower(future: "asyncio.Future[None]") -> "asyncio.Future[None]":
-    """A future with the same outcome. Cancelling it does not stop what it follows."""
-    follower: asyncio.Future[None] = future.get_loop().create_future()
-
-    def tell(_: "asyncio.Future[None]") -> None:
-        error = future.exception()
-        if follower.done():
-            return
-        if error is None:
-            follower.set_result(None)
-        else:
-            follower.set_exception(error)
-            follower.exception()  # else the loop complains when nobody awaits it
-
-    future.add_done_callback(tell)
-    return follower
-
-
 class Portals:
     """The portals of one connection that are open, as far as is known.
 
@@ -85,7 +67,8 @@ class Portals:
         self._wire = wire
         self._timeout = timeout
         self._open: dict[bytes, Portal] = {}
-        self._last: asyncio.Future[None] | None = None  # of the portal that is to be freed last
+        self._ending: set[Portal] = set()  # those that are being freed now
+        self._listeners: list[asyncio.Future[None]] = []  # told when there are none
         self.nothing = create_completed_future(wire.loop)
 
     def add(self, portal: Portal) -> Portal:
@@ -112,20 +95,39 @@ class Portals:
         if not ours or self._wire.closed or self._wire.forked:
             return self.nothing
         del self._open[portal.quoted]
-        self._last = end_portal(self._wire, self, portal, self._timeout)
-        return self.nothing if self._last is None else _follower(self._last)
+        self._ending.add(portal)
+        try:
+            waiter = end_portal(self._wire, self, portal, self._timeout)
+        except psycopg2.Error as error:
+            self.freed(portal, error)
+            waiter = self._wire.loop.create_future()
+            waiter.set_exception(error)
+            waiter.exception()  # else the loop complains when nobody awaits it
+        if waiter is None:
+            self._ending.discard(portal)  # it has to wait for others
+        return waiter or self.nothing
 
     def close_all(self) -> "asyncio.Future[None] | None":
         """Free all portals. None if nothing has to be waited for."""
         for portal in list(self._open.values()):
             self.close(portal)
-        return None if self._last is None or self._last.done() else _follower(self._last)
+        if not self._ending:
+            return None
+        listener = self._wire.loop.create_future()
+        self._listeners.append(listener)
+        return listener
 
     def freed(self, portal: Portal, error: BaseException | None) -> None:
         """The server is done with a portal. If it failed, a pool's release shall try again."""
         if error is not None:
             self._open.setdefault(portal.quoted, portal)
             portal.closed = False
+        self._ending.discard(portal)
+        if not self._ending:
+            listeners, self._listeners = self._listeners, []
+            for listener in listeners:
+                if not listener.done():
+                    listener.set_result(None)
 
     @property
     def clean(self) -> bool:
