@@ -208,10 +208,16 @@ cdef class _Ending:
     cdef bint query_over(self) except -1:
         cdef PGresult *res
         cdef int status
+        cdef bint ended = False
         while not pq.isBusy(self.conn):
             res = pq.getResult(self.conn)
             if res == NULL:
-                return True
+                # in a pipeline that is the end of one statement
+                if ended or pq.pipelineStatus == NULL or pq.pipelineStatus(self.conn) == 0:
+                    return True
+                ended = True
+                continue
+            ended = False
             status = pq.resultStatus(res)
             pq.clear(res)
             if status == PGRES_COPY_OUT and not self.copy_over():
@@ -308,7 +314,17 @@ def _work():
             if not endings:
                 _worker = None
                 return
-        _look(endings)
+        try:
+            _look(endings)
+        except Exception:
+            _give_up(endings)
+
+
+def _give_up(endings):
+    """Better a session that is just closed than a thread that ends, and places never free again."""
+    cdef _Ending ending
+    for ending in endings:
+        ending.finish()
 
 
 def _look(endings):

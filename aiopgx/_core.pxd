@@ -23,6 +23,9 @@ cdef class Request:
     cdef readonly object session    # requests of one session wait for each other
     cdef bint housekeeping          # of the library's own: refuses nobody, is refused by nobody
     cdef bint polled                # psycopg2 executes it: its poll() reads the answer
+    cdef bint extended              # it may travel in pipeline mode, and knows how
+    cdef bint joined                # there, it has no Sync of its own: what follows has
+    cdef object blame               # the error of what it was joined to
     cdef bint begun                 # a part of it is with the server, or was
     cdef double limit               # seconds
     cdef double deadline            # in the loop's time
@@ -58,6 +61,8 @@ cdef class Wire:
     cdef list texts                 # of notices that nobody has seen yet
     # the queue
     cdef Request head               # in flight
+    cdef object sent                # deque of those behind it, in pipeline mode; or None
+    cdef bint piping                # libpq is in pipeline mode
     cdef object waiting             # deque of those that are not sent
     cdef int users                  # those of `head` and `waiting` that are not housekeeping
     cdef int resting                # the transaction status before housekeeping was sent
@@ -83,10 +88,12 @@ cdef class Wire:
     cdef int _end(self, error) except -1
     cdef int _close_raw(self, int was, bint unsent) except -1
     cdef int _accept(self, Request request, timeout) except -1
+    cdef int _leave_pipeline(self) except -1
     cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
     cdef int _go_on(self) except -1
     cdef Request _next(self)
+    cdef Request _next_piped(self)
     cdef Request _done(self)
     cdef int _over(self, failure) except -1
     cdef int _check_after(self, error) except -1

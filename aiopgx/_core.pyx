@@ -10,10 +10,13 @@ never asks what kind a request is.
     IDLE        sends             psycopg2's poll(): notices,      BUSY, FOREIGN
                                   notifies, end of connection
     BUSY        queues            libpq: `head` takes its results  that of the next, or IDLE
+                                  (several in pipeline mode)
     FOREIGN     queues            psycopg2's poll()                that of the next, or IDLE
     CLOSED      refused           -
 
-The queue is first in, first out, with two liberties: what says WAIT is overtaken (a portal is not
+Two that are put together and may travel in the extended protocol go out together, in libpq's pipeline
+mode: entered when the first is sent and left when nothing is in flight, so that psycopg2 never meets
+it. The queue is first in, first out, with two liberties: what says WAIT is overtaken (a portal is not
 closed in an aborted transaction), and what says DROP is over without being sent. A user's request
 in flight refuses a second user's (see refusal()); housekeeping refuses nobody.
 
@@ -59,6 +62,7 @@ from ._errors cimport (
 )
 from ._libpq cimport (
     CONNECTION_BAD,
+    PGRES_PIPELINE_SYNC,
     PG_DIAG_SEVERITY_NONLOCALIZED,
     PG_DIAG_SQLSTATE,
     NoticeProcessor,
@@ -85,6 +89,10 @@ cdef enum State:
 # Reads in one go of the event loop: a fast server must not starve the other connections.
 cdef enum:
     MAX_READS = 64
+
+# Requests in flight: neither side's buffers may fill while nobody reads.
+cdef enum:
+    MAX_PIPED = 64
 
 cdef double NEVER = float("inf")
 
@@ -306,7 +314,11 @@ cdef class Wire:
         return True
 
     cdef list _queue(self):
-        return ([] if self.head is None else [self.head]) + list(self.waiting)
+        queue = [] if self.head is None else [self.head]
+        if self.sent is not None:
+            queue.extend(self.sent)
+        queue.extend(self.waiting)
+        return queue
 
     cpdef object closed_error(self, str text):
         """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
@@ -383,7 +395,8 @@ cdef class Wire:
             self.timer.cancel()
             self.timer = None
         queue = self._queue()
-        self.head = None
+        self.head = self.sent = None
+        self.piping = False
         self.waiting.clear()
         self.users = 0
         if self.loop.is_closed():
@@ -451,10 +464,13 @@ cdef class Wire:
         return 0
 
     cdef int _start(self, Request request) except -1:
-        """Send a request on the idle connection; one that can't be sent leaves the queue."""
+        """Send a request; one that can't be sent leaves the queue."""
         if request.housekeeping:
             self.resting = self.raw.get_transaction_status()
             request.deadline = self.loop.time() + request.limit
+        if request.extended and self.waiting and self.head is None \
+                and (<Request>self.waiting[0]).extended:
+            self.piping = pq.enterPipelineMode(self.conn)
         try:
             request.send(self)
             if self.state == CLOSED:    # by code of the program
@@ -464,7 +480,12 @@ cdef class Wire:
                 self.users -= not request.housekeeping
             raise
         request.begun = True
-        self.head = request
+        if self.head is None:
+            self.head = request
+        else:
+            if self.sent is None:
+                self.sent = deque()
+            self.sent.append(request)
         self.state = FOREIGN if request.polled else BUSY
         if not request.polled:
             self.flush()
@@ -478,15 +499,17 @@ cdef class Wire:
     cdef int _go_on(self) except -1:
         """Send what can be sent now."""
         cdef Request request
-        while self.state == IDLE and self.waiting and self.forks == _forks \
+        while self.waiting and (self.state == IDLE or self.piping) and self.forks == _forks \
                 and _get_running_loop() is self.loop:
-            request = self._next()
+            request = self._next() if self.head is None else self._next_piped()
             if request is None:
                 break
             try:
                 self._start(request)
             except BaseException as error:
                 request.answer(self, error)
+                if self.piping:         # the Sync is missing for which the server waits
+                    self.lost(error)
         return 0
 
     cdef Request _next(self):
@@ -505,6 +528,14 @@ cdef class Wire:
                 self.drop(request, None)
         return None
 
+    cdef Request _next_piped(self):
+        """The same, behind others that are in flight."""
+        cdef Request request = self.waiting[0]
+        if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED:
+            return None
+        self.waiting.popleft()
+        return request
+
     cdef int drop(self, Request request, outcome) except -1:
         """End a request that waits for its turn."""
         if request in self.waiting:
@@ -517,11 +548,11 @@ cdef class Wire:
     cdef Request _done(self):
         """The request in flight is over."""
         request = self.head
-        self.head = None
+        self.head = self.sent.popleft() if self.sent else None
         self.users -= not request.housekeeping
-        if self.state != CLOSED:
+        if self.head is None and self.state != CLOSED:
             self.state = IDLE
-        if self.waiting:
+        if self.users:
             self._first_deadline()
         else:
             self.deadline = NEVER
@@ -552,7 +583,7 @@ cdef class Wire:
             return 0
         if pq.status(self.conn) == CONNECTION_BAD:
             self.lost(error)
-        elif pq.transactionStatus(self.conn) == ACTIVE:
+        elif not self.piping and pq.transactionStatus(self.conn) == ACTIVE:
             self.close()                # replication, which is not for plain cursors
         return 0
 
@@ -853,9 +884,17 @@ cdef class Wire:
         cdef PGresult *res
         cdef Request head = self.head
         cdef Taken taken
+        cdef bint ended = False
         while not pq.isBusy(self.conn):
             res = pq.getResult(self.conn)
             if res == NULL:
+                if ended or not self.piping or head.joined:
+                    return 1
+                ended = True            # of a statement; the request ends with its Sync
+                continue
+            ended = False
+            if self.piping and pq.resultStatus(res) == PGRES_PIPELINE_SYNC:
+                pq.clear(res)
                 return 1
             taken = head.take(self, res)
             if taken != MORE:
@@ -864,13 +903,25 @@ cdef class Wire:
 
     cdef int _finish(self) except -1:
         """All is read: the request in flight is over."""
+        if self.piping and not self.sent and not self._leave_pipeline():
+            return 0
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
         if self.raw.closed:         # code of the program has run: a codec, a collection
             self._closed_elsewhere()
         elif self.state != CLOSED:
             self._collect_notifies()
+            if self.piping:             # the next answer may be here already
+                self._read()
         return 0
+
+    cdef int _leave_pipeline(self) except -1:
+        """psycopg2 finds the connection as it knows it. 0 if it is lost."""
+        if not pq.exitPipelineMode(self.conn):
+            self.lost(connection_error(self.conn))
+            return 0
+        self.piping = False
+        return 1
 
     cdef int _show_notices(self) except -1:
         """Do with texts what psycopg2 does, which has no call for it but poll()."""

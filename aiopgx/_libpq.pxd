@@ -57,6 +57,8 @@ cdef enum:
     PGRES_NONFATAL_ERROR = 6
     PGRES_FATAL_ERROR = 7
     PGRES_COPY_BOTH = 8
+    PGRES_PIPELINE_SYNC = 10
+    PGRES_PIPELINE_ABORTED = 11
 
 cdef enum:
     PGRES_POLLING_FAILED = 0
@@ -77,6 +79,9 @@ cdef struct PQ:
     int (*socket)(const PGconn *) noexcept
     char *(*errorMessage)(const PGconn *) noexcept
     int (*sendQuery)(PGconn *, const char *) noexcept
+    int (*sendQueryParams)(
+        PGconn *, const char *, int, const unsigned int *, const char *const *, const int *,
+        const int *, int) noexcept
     int (*flush)(PGconn *) noexcept
     int (*consumeInput)(PGconn *) noexcept
     int (*isBusy)(PGconn *) noexcept
@@ -114,6 +119,11 @@ cdef struct PQ:
     PGresult *(*copyResult)(const PGresult *, int) noexcept
     int (*setResultAttrs)(PGresult *, int, PGresAttDesc *) noexcept
     int (*setvalue)(PGresult *, int, int, char *, int) noexcept
+    # Newer than libpq 13: NULL where psycopg2's libpq has them not.
+    int (*enterPipelineMode)(PGconn *) noexcept
+    int (*exitPipelineMode)(PGconn *) noexcept
+    int (*pipelineStatus)(const PGconn *) noexcept
+    int (*pipelineSync)(PGconn *) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.
     PGcancelConn *(*cancelCreate)(PGconn *) noexcept
     int (*cancelStart)(PGcancelConn *) noexcept

@@ -59,6 +59,9 @@ cdef int _load() except -1:
     pq.socket = <int (*)(const PGconn *) noexcept>_need(h, "PQsocket")
     pq.errorMessage = <char *(*)(const PGconn *) noexcept>_need(h, "PQerrorMessage")
     pq.sendQuery = <int (*)(PGconn *, const char *) noexcept>_need(h, "PQsendQuery")
+    pq.sendQueryParams = <int (*)(
+        PGconn *, const char *, int, const unsigned int *, const char *const *, const int *,
+        const int *, int) noexcept>_need(h, "PQsendQueryParams")
     pq.flush = <int (*)(PGconn *) noexcept>_need(h, "PQflush")
     pq.consumeInput = <int (*)(PGconn *) noexcept>_need(h, "PQconsumeInput")
     pq.isBusy = <int (*)(PGconn *) noexcept>_need(h, "PQisBusy")
@@ -99,6 +102,10 @@ cdef int _load() except -1:
     pq.setResultAttrs = <int (*)(PGresult *, int, PGresAttDesc *) noexcept>_need(
         h, "PQsetResultAttrs")
     pq.setvalue = <int (*)(PGresult *, int, int, char *, int) noexcept>_need(h, "PQsetvalue")
+    pq.enterPipelineMode = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQenterPipelineMode")
+    pq.exitPipelineMode = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQexitPipelineMode")
+    pq.pipelineStatus = <int (*)(const PGconn *) noexcept>aiopgx_dlsym(h, "PQpipelineStatus")
+    pq.pipelineSync = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQpipelineSync")
     pq.cancelCreate = <PGcancelConn *(*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQcancelCreate")
     pq.cancelStart = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelStart")
     pq.cancelPoll = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelPoll")

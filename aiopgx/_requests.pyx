@@ -8,6 +8,8 @@ the road that is open: BEGIN in front of a statement, COMMIT, the end of a porta
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
+from functools import lru_cache
+
 import psycopg2
 from psycopg2.extensions import (
     STATUS_BEGIN,
@@ -19,6 +21,7 @@ from psycopg2.extensions import (
 
 from ._core cimport AGAIN, DROP, ENOUGH, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
 from ._core cimport check_timeout
+from ._eligibility cimport read_text
 from ._errors cimport connection_error, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
@@ -40,6 +43,10 @@ from ._structs cimport give_failure, is_closed
 
 cdef extern from "_frames.h":
     pass
+
+# Characters of a text, up to which its verdict is kept.
+cdef enum:
+    CACHED = 20000
 
 cdef int READY = STATUS_READY
 cdef int BEGUN = STATUS_BEGIN
@@ -68,10 +75,16 @@ cdef class Statement(Request):
             raise make_error(
                 psycopg2.ProgrammingError,
                 "execute cannot be used while an asynchronous query is underway", self.impl)
-        if pq.status(wire.conn) != CONNECTION_OK or not pq.sendQuery(
-                wire.conn, PyBytes_AS_STRING(self.query)):
+        if pq.status(wire.conn) != CONNECTION_OK or not self.sent_by(wire):
             raise wire.broken()
         return 0
+
+    cdef bint sent_by(self, Wire wire) except -1:
+        cdef const char *text = PyBytes_AS_STRING(self.query)
+        if not wire.piping:
+            return pq.sendQuery(wire.conn, text)
+        return pq.sendQueryParams(wire.conn, text, 0, NULL, NULL, NULL, NULL, 0) \
+            and (self.joined or pq.pipelineSync(wire.conn))
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)
@@ -113,6 +126,10 @@ cdef class Statement(Request):
     cdef object outcome(self, Wire wire):
         cdef PGresult *res = self.kept()
         cdef int status
+        if self.blame is not None:
+            pq.clear(res)
+            give_failure(self.impl, self.query)
+            raise self.blame
         if self.refused is not None:
             pq.clear(res)
             give_failure(self.impl, self.query)
@@ -175,6 +192,7 @@ cdef class Command(Request):
             statement = Statement.__new__(Statement)
             statement.impl, statement.query = wire.control(), self.text
             statement.shape = SHAPE_TUPLE
+            statement.joined = self.joined
             self.how = statement
         else:
             foreign = Foreign.__new__(Foreign)
@@ -217,6 +235,7 @@ cdef class Session:
             return wire.put(request, timeout)
         opening = Opening.__new__(Opening)
         opening.text, opening.session, opening.follower = self.opening, self, request
+        opening.extended = opening.joined = request.extended
         return wire.put_both(opening, request, timeout)
 
 
@@ -238,6 +257,7 @@ cdef class Opening(Command):
             if self.how is not None:
                 (<Session>self.session).status = BEGUN
         elif self.follower is not None:
+            self.follower.blame = outcome
             wire.drop(self.follower, outcome)
         return Request.answer(self, wire, outcome)
 
@@ -310,6 +330,17 @@ cdef class PortalEnd(Command):
         return 0
 
 
+@lru_cache(maxsize=1000)
+def _may_be_prepared(operation, has_parameters):
+    return read_text(operation, has_parameters).eligible
+
+
+cdef bint _may_travel(operation, bint has_parameters) except -1:
+    """Whether a text, with plain literals in it, does the same in the extended protocol."""
+    return type(operation) is str and len(operation) < CACHED \
+        and _may_be_prepared(operation, has_parameters)
+
+
 def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session session=None):
     """Send one statement on the native road; the future gets [its Result]. After refusal().
 
@@ -317,6 +348,8 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     session: opens a transaction before, if none is open.
     """
     cdef bytes query = None
+    cdef bint bare = parameters is None or type(parameters) in (tuple, dict) and not parameters
+    cdef bint plain = bare
     cdef Statement request
     check_timeout(timeout)
     if is_closed(impl) or wire.is_closed():
@@ -326,6 +359,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     else:
         if wire.plain:
             query = merge(operation, parameters)
+            plain = bare or query is not None
         if query is None:
             query = impl.mogrify(operation, parameters)
     if wire.users > 0:                                  # an adapter may have done that
@@ -340,6 +374,8 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     request.impl, request.query, request.shape = impl, query, shape
     if session is None:
         return wire.put(request, timeout)
+    if session.status == READY and plain and wire.plain and pq.enterPipelineMode != NULL:
+        request.extended = _may_travel(operation, not bare)
     return session.put(wire, request, timeout)
 
 

@@ -29,6 +29,8 @@ class Proxy:
     half_close: an end of stream is passed on, and the other direction goes on; without it, both
         directions end at the first end of stream, as many proxies have it.
     deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
+
+    `trips` counts how often a client has sent something after an answer.
     """
 
     def __init__(self, port, *, delay=0.0, half_close=True, deaf=False):
@@ -36,6 +38,8 @@ class Proxy:
         self.delay = delay
         self.half_close = half_close
         self.deaf = deaf
+        self.trips = 0
+        self.answered = True
         self.stopping = threading.Event()
         self.sockets = set()
         self.threads = []
@@ -75,16 +79,19 @@ class Proxy:
                 server.connect(("127.0.0.1", self.port))
                 if not self.half_close and has_ended(client):
                     return
-                back = threading.Thread(target=self._pass_on, args=(server, client))
+                back = threading.Thread(target=self._pass_on, args=(server, client, False))
                 back.start()
                 server.sendall(start)
-                self._pass_on(client, server)
+                self._pass_on(client, server, True)
                 back.join()
             self.sockets -= {client, server}
 
-    def _pass_on(self, source, target):
+    def _pass_on(self, source, target, to_server):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if to_server and self.answered:
+                    self.trips += 1
+                self.answered = not to_server
                 target.sendall(data)
         if self.half_close:
             end(target, socket.SHUT_WR)

@@ -1,0 +1,141 @@
+"""BEGIN and the first statement of a transaction go out together."""
+
+import asyncio
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from proxy import Proxy
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
+from roads import unknown
+from support import running, scalar, until
+
+
+@pytest.fixture
+def trips(url):
+    """``trips()``: round trips since the last call; `trips.url` leads through the proxy."""
+    made = Proxy(url.port or 5432)
+    seen = [0]
+
+    def since():
+        before, seen[0] = seen[0], made.trips
+        return made.trips - before
+
+    since.url = url.set(host="127.0.0.1", port=made.listener.getsockname()[1])
+    yield since
+    made.stop()
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "wanted"),
+    [
+        ("SELECT 1 + 1", {}, 1),
+        ("SELECT typname FROM pg_type WHERE oid = :oid", {"oid": 23}, 1),
+        ("SELECT 1; SELECT 2", {}, 2),
+        ("SELECT 1 -- and more", {}, 2),
+        ("SHOW DateStyle", {}, 2),
+    ],
+)
+async def test_round_trips_of_a_first_statement(engine, trips, statement, parameters, wanted):
+    async with engine(url=trips.url).connect() as connection:
+        await connection.rollback()
+        trips()
+        for _ in range(3):
+            assert len((await connection.execute(sa.text(statement), parameters)).all()) == 1
+            assert trips() == wanted
+            await connection.execute(sa.text(statement), parameters)
+            assert trips() == 1  # the transaction is open
+            await connection.rollback()
+            assert trips() == 1
+
+
+async def test_the_same_values_and_errors(engine):
+    """As those of a second statement, which goes alone."""
+    async with engine().connect() as connection:
+
+        async def seen(statement):
+            try:
+                result = await connection.execute(sa.text(statement))
+            except sa.exc.DBAPIError as error:
+                diag = error.orig.diag
+                fields = {f: getattr(diag, f) for f in dir(diag) if f[0] != "_"}
+                return type(error.orig), str(error.orig), error.orig.cursor is None, fields
+            cursor = result.cursor
+            rows = result.all() if result.returns_rows else None
+            return rows, cursor and cursor.description, result.rowcount
+
+        for statement in [
+            "SELECT 1 AS a, 'text' AS b, NULL AS c, 1.50 AS d, now() = now() AS e",
+            "SELECT 1 WHERE false",
+            "SELECT 1 / 0",
+            "SELECT nosuch FROM pg_type",
+            "SELEC",
+            "SELECT typname, typlen FROM pg_type ORDER BY oid LIMIT 5",
+            "INSERT INTO nosuch VALUES (1)",
+        ]:
+            first = await seen(statement)
+            await connection.rollback()
+            await connection.execute(sa.text("SELECT 1"))
+            assert await seen(statement) == first
+            await connection.rollback()
+
+
+async def test_nothing_is_executed_behind_a_begin_that_fails(engine, side):
+    side.cursor().execute("CREATE TABLE IF NOT EXISTS behind (i int)")
+    made = engine(pool_size=1)
+    async with made.connect() as connection:
+        await connection.rollback()
+
+        def body(connection):
+            conn = connection.connection.dbapi_connection
+            conn._session.opening = b"BEGIN ISOLATION LEVEL NONSENSE"
+            with pytest.raises(psycopg2.errors.SyntaxError, match="NONSENSE"):
+                conn.cursor().execute("INSERT INTO behind VALUES (1)")
+            assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+            conn._session.opening = b"BEGIN"
+            cursor = conn.cursor()
+            cursor.execute("SELECT count(*) FROM behind")
+            assert conn.get_transaction_status() == TRANSACTION_STATUS_INTRANS
+            return cursor.fetchall()
+
+        assert await connection.run_sync(body) == [(0,)]
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_a_first_statement_that_is_given_up_stops(engine, side, how):
+    made = engine(connect_args={"timeout": 0.5 if how == "timeout" else 60})
+    async with made.connect() as connection:
+        task = asyncio.ensure_future(connection.execute(sa.text("SELECT pg_sleep(30) AS given_up")))
+        await until(lambda: running(side, "given_up"))
+        if how == "cancel":
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancel" else asyncio.TimeoutError):
+            await task
+        await until(lambda: not running(side, "given_up"))
+
+
+async def test_a_backend_that_is_killed(engine, side):
+    async with engine().connect() as connection:
+        task = asyncio.ensure_future(connection.execute(sa.text("SELECT pg_sleep(30) AS killed")))
+        await until(lambda: running(side, "killed"))
+        scalar(
+            side,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s "
+            "AND pid <> pg_backend_pid()",
+            ("%killed%",),
+        )
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            await task
+        assert caught.value.orig.pgcode == "57P01" and caught.value.connection_invalidated
+
+
+async def test_psycopg2_finds_its_connection(engine):
+    """Pipeline mode is left: psycopg2 executes by itself, and hears notifications."""
+    async with engine().connect() as connection:
+        for _ in range(3):
+            await connection.execute(sa.text("SELECT 1"))
+            raw = (await connection.get_raw_connection()).dbapi_connection
+            foreign = raw.cursor(cursor_factory=unknown(psycopg2.extensions.cursor))
+            await connection.run_sync(lambda _, cursor=foreign: cursor.execute("SELECT 2"))
+            assert foreign.fetchall() == [(2,)]
+            await connection.rollback()
