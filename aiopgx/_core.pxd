@@ -1,6 +1,7 @@
 """Wire, and what it asks of a request."""
 
-from ._libpq cimport PGconn, PGresult
+from ._libpq cimport PGresult
+from ._link cimport Link
 
 # What a request says when its turn has come.
 cdef enum Turn:
@@ -33,32 +34,13 @@ cdef class Request:
     cdef Turn turn(self, Wire wire) except? DROP
     cdef int send(self, Wire wire) except -1
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE
+    cdef int drained(self, Wire wire) except -1
     cdef object outcome(self, Wire wire)
     cdef object reason(self, Wire wire, object error)
     cdef int answer(self, Wire wire, object outcome) except -1
 
-cdef class Wire:
-    cdef object __weakref__
-    cdef readonly object raw
-    cdef readonly object loop
-    cdef readonly bint native
+cdef class Wire(Link):
     cdef readonly unsigned long rests   # requests that left no transaction open
-    cdef readonly object leaving    # done when a session closed with a query in flight has ended
-    cdef readonly object reason     # the exception with which the connection was lost, or None
-    cdef double cancel_timeout
-    cdef tuple farewell             # the server's last words to an idle connection, and SQLSTATE
-    cdef object codec               # decodes texts
-    cdef bint plain                 # simple parameters need not go through psycopg2
-    cdef object inbox
-    cdef object notifies
-    cdef object plain_cursor        # see control()
-    cdef PGconn *conn               # borrowed from raw: valid while raw is open
-    cdef int state
-    cdef unsigned int forks
-    cdef int fd                     # -1 while nothing is watched
-    cdef bint reading
-    cdef bint writing
-    cdef list texts                 # of notices that nobody has seen yet
     # the queue
     cdef Request head               # in flight
     cdef object sent                # deque of those behind it, in pipeline mode; or None
@@ -72,23 +54,14 @@ cdef class Wire:
     cdef object timer
 
     cpdef object refusal(self, str caller, session=*)
-    cpdef object closed_error(self, str text)
     cdef object put(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
     cdef int transaction_status(self) except -1
-    cdef object control(self)
-    cdef int flush(self) except -1
-    cdef object broken(self)
-    cdef int lost(self, error) except -1
-    cdef bint is_closed(self) except -1
     # its own
     cdef bint _all_of(self, session) except -1
     cdef list _queue(self)
-    cdef int _end(self, error) except -1
-    cdef int _close_raw(self, int was, bint unsent) except -1
     cdef int _accept(self, Request request, timeout) except -1
-    cdef int _leave_pipeline(self) except -1
     cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
     cdef int _go_on(self) except -1
@@ -103,24 +76,14 @@ cdef class Wire:
     cdef int _first_deadline(self) except -1
     cdef int _look(self) except -1
     cdef int _time_out(self, Request request) except -1
-    cdef int _watch(self) except -1
-    cdef int _unwatch(self) except -1
-    cdef int _want_write(self, bint wanted) except -1
     cdef int _go_on_connecting(self) except -1
-    cdef int _connected(self) except -1
-    cdef int _closed_elsewhere(self) except -1
     cdef int _broken_off(self, error) except -1
-    cdef object _readable(self, error)
     cdef int _poll(self) except -1
-    cdef object _poll_raw(self)
     cdef int _poll_failed(self, error) except -1
     cdef int _read(self) except -1
     cdef object _last_error(self)
     cdef int _take_results(self) except -1
     cdef int _finish(self) except -1
-    cdef int _show_notices(self) except -1
-    cdef int _poll_notices(self) except -1
-    cdef int _pass_notifies(self) except -1
-    cdef int _collect_notifies(self) except -1
+    cdef int _leave_pipeline(self) except -1
 
 cdef int check_timeout(timeout) except -1

@@ -5,8 +5,6 @@ import psycopg2
 
 from .utils import ClosableQueue
 
-native_road: bool
-
 class Wire:
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Wire: one PGconn driven by an event loop, and the queue of what is asked of it.
+"""Wire: the queue of what is asked of one connection, whose socket is `_link`'s.
 
 What happens between execute() and the socket: `_requests` makes a Request, put() sends it if the
 connection is free and queues it otherwise, the loop says readable, the request takes its results one
@@ -28,12 +28,8 @@ dropped is collected.
 """
 
 import asyncio
-import os
-import weakref
 from asyncio import _get_running_loop
 from collections import deque
-from contextlib import suppress
-from copy import copy
 
 import psycopg2
 from psycopg2.extensions import (
@@ -42,49 +38,17 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_ACTIVE,
     TRANSACTION_STATUS_IDLE,
     TRANSACTION_STATUS_UNKNOWN,
-    Notify,
 )
-from psycopg2.extensions import cursor as PsycopgCursor
-
-from ._cancel import cancel_and_close
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from ._cancel cimport cancel_query
-from ._errors cimport (
-    codec_of,
-    connection_error,
-    decode,
-    farewell_error,
-    layout_known,
-    readable_error,
-    utf8_codec,
-)
-from ._libpq cimport (
-    CONNECTION_BAD,
-    PGRES_PIPELINE_SYNC,
-    PG_DIAG_SEVERITY_NONLOCALIZED,
-    PG_DIAG_SQLSTATE,
-    NoticeProcessor,
-    NoticeReceiver,
-    PGconn,
-    PGnotify,
-    PGresult,
-    pq,
-)
+from ._errors cimport connection_error
+from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGconn, PGresult, pq
+from ._link cimport BUSY, CLOSED, CONNECTING, FOREIGN, IDLE, Link, frameless, operational
 from ._socket cimport socket_ready
-from ._statements cimport quotes_plainly
-from ._structs cimport genuine_connection, take_connection
 
 cdef extern from "_frames.h":
     pass
-
-cdef enum State:
-    CONNECTING
-    IDLE
-    BUSY
-    FOREIGN
-    CLOSED
 
 # Reads in one go of the event loop: a fast server must not starve the other connections.
 cdef enum:
@@ -103,92 +67,10 @@ cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
 # itself takes the socket away, and no event tells us.
 cdef double LOOK = 1.0
 
-# Counts the forks above this process: a Wire made below another count is the parent's.
-cdef unsigned int _forks = 0
-
-# The wire that watches a file descriptor. libpq and `raw.close()` close sockets without our
-# knowledge, and the number comes back for another connection.
-cdef object _watchers = weakref.WeakValueDictionary()
-
-# Who reads while libpq's notice callbacks may be called: itself, or by psycopg2's poll().
-cdef Wire _reader = None
-cdef Wire _poller = None
-cdef NoticeProcessor _psycopg2_notice = NULL
-cdef NoticeReceiver _default_receiver = NULL
-
-# Notices that are kept, if psycopg2's list is: as psycopg2 has it.
-cdef enum:
-    MAX_NOTICES = 50
-
-
-def evict(int fd, loop):
-    """A socket with this number is new: the connection that watched it before is closed."""
-    cdef Wire other = _watchers.get(fd)
-    if other is None:
-        return
-    if other.loop is not loop and other.loop.is_running():
-        other.loop.call_soon_threadsafe(other._on_readable)
-    else:
-        other._closed_elsewhere()
-
-
-def _after_fork():
-    global _forks
-    _forks += 1
-    _watchers.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:
-    """What an idle connection hears: a notice, or why the server ends the session."""
-    cdef const char *severity = pq.resultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED)
-    cdef const char *sqlstate
-    if _poller is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
-        sqlstate = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
-        _poller.farewell = (
-            <bytes>pq.resultErrorMessage(res), None if sqlstate == NULL else <bytes>sqlstate)
-    _default_receiver(arg, res)
-
-
-cdef void _on_notice(void *arg, const char *message) noexcept with gil:
-    if _reader is None:
-        _psycopg2_notice(arg, message)
-    else:
-        _reader.texts.append(<bytes>message)    # libpq is at work: nothing may be collected here
-
-
-cdef str _road = os.environ.get("AIOPGX_ROAD") or "native"
-if _road not in ("native", "psycopg2"):
-    raise ImportError(f"AIOPGX_ROAD must be native or psycopg2, not {_road!r}")
-# The native road needs libpq's functions and the layout of psycopg2's exceptions.
-native_road = bool(pq.libVersion and layout_known) and _road == "native"
-cdef bint _native = native_road
-
-
 cdef int check_timeout(timeout) except -1:
     if timeout is not None and not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return 0
-
-
-cdef object _frameless(error):
-    """The same exception to be kept: it holds nobody's frames."""
-    if isinstance(error, psycopg2.Error):
-        return copy(error)
-    return psycopg2.OperationalError(f"Connection closed: {error!r}")
-
-
-cdef object _operational(error):
-    """What those get who wait for notifications, whatever class the server's reason has."""
-    kept = _frameless(error)
-    if isinstance(kept, psycopg2.OperationalError):
-        return kept
-    told = psycopg2.OperationalError(str(kept))
-    told.__cause__ = kept
-    return told
 
 
 AGAIN = object()
@@ -213,6 +95,10 @@ cdef class Request:
         pq.clear(res)
         return MORE
 
+    cdef int drained(self, Wire wire) except -1:
+        """What was written has left, after the socket had been full."""
+        return 0
+
     cdef object outcome(self, Wire wire):
         return None
 
@@ -225,36 +111,14 @@ cdef class Request:
         return 0
 
 
-cdef class Wire:
-    """Drives one psycopg2 connection on one event loop.
+cdef class Wire(Link):
+    """Serves the requests of one psycopg2 connection; see Link for its arguments."""
 
-    raw: what psycopg2.connect() gave; what is kept is the genuine connection behind proxies.
-    inbox: gets the notifications; `notifies`, its reading side, is closed with the connection.
-    cancel_timeout: seconds that a query gets to stop after the connection was closed.
-    """
-
-    def __cinit__(self, raw, loop, inbox, notifies, cancel_timeout):
-        self.raw = genuine_connection(raw)
-        self.cancel_timeout = cancel_timeout
-        self.loop = loop
-        self.inbox = inbox
-        self.notifies = notifies
-        self.state = CONNECTING
-        self.forks = _forks
-        self.fd = -1
+    def __cinit__(self):
         self.deadline = NEVER
-        self.texts = []
         self.waiting = deque()
 
     # What the rooms above ask
-
-    @property
-    def closed(self):
-        """psycopg2's `closed`, 0 while the connection is open."""
-        return self.raw.closed or <int>(self.state == CLOSED)
-
-    cdef bint is_closed(self) except -1:
-        return self.state == CLOSED
 
     @property
     def busy(self):
@@ -265,11 +129,6 @@ cdef class Wire:
     def executing(self):
         """The same, also of what somebody lets psycopg2 execute behind our back."""
         return self.users > 0 or self.head is None and bool(self.raw.isexecuting())
-
-    @property
-    def forked(self):
-        """Whether this process is a child of the one that made the connection."""
-        return self.forks != _forks
 
     @property
     def status(self):
@@ -292,7 +151,7 @@ cdef class Wire:
 
         session: whose requests wait for each other instead.
         """
-        if self.forks != _forks:
+        if self.is_forked():
             return RuntimeError(
                 f"{caller}() called in a forked child process: a connection can't be shared "
                 f"with the process that made it; connect again after the fork")
@@ -319,20 +178,6 @@ cdef class Wire:
             queue.extend(self.sent)
         queue.extend(self.waiting)
         return queue
-
-    cpdef object closed_error(self, str text):
-        """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
-        if self.reason is None or not self.closed:
-            return psycopg2.InterfaceError(text)
-        error = psycopg2.InterfaceError(f"{text}: {str(self.reason).strip()}")
-        error.__cause__ = _frameless(self.reason)
-        return error
-
-    cdef object control(self):
-        """A psycopg2 cursor for what is executed on nobody's cursor."""
-        if self.plain_cursor is None:
-            self.plain_cursor = PsycopgCursor(self.raw)
-        return self.plain_cursor
 
     def connect(self, timeout):
         """Start the connection's dialogue; the future gets [None] or [an exception]."""
@@ -366,31 +211,11 @@ cdef class Wire:
         self.close()
         return True
 
-    def close(self):
-        """Close now. A query in flight is cancelled on the server, in the background."""
-        cdef int was = self.state
-        self.state = CLOSED
-        if self.forks != _forks:
-            return                  # the session and the loop's selector are the parent's
-        if self.loop.is_running() and _get_running_loop() is not self.loop:
-            self.loop.call_soon_threadsafe(self._shut, was)
-        else:
-            self._shut(was)
-
-    def _shut(self, int was):
-        cdef bint unsent = self.writing
-        self._unwatch()
-        try:
-            self._close_raw(was, unsent)
-        finally:
-            self.conn = NULL
-            self._end(psycopg2.OperationalError("Connection closed"))
-
-    cdef int _end(self, error) except -1:
+    cdef int end(self, error) except -1:
         """Nothing comes any more: let go of everything, and tell those who wait."""
         cdef Request request
         self.state = CLOSED
-        self._unwatch()
+        self.unwatch()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -404,21 +229,7 @@ cdef class Wire:
         for request in queue:           # what was not sent meets a closed connection
             request.answer(
                 self, error if request.begun else self.closed_error("cursor already closed"))
-        self.notifies.close(_operational(error))
-        return 0
-
-    cdef int _close_raw(self, int was, bint unsent) except -1:
-        """Close the psycopg2 connection. unsent: a part of the query has not been sent."""
-        if not (was == BUSY or was == FOREIGN) or self.raw.closed:
-            self.raw.close()
-        elif self.conn != NULL and take_connection(self.raw, self.conn):
-            try:
-                self.leaving = cancel_query(
-                    self.conn, unsent, self.loop, self.cancel_timeout)
-            finally:
-                self.raw.close()
-        else:
-            self.leaving = cancel_and_close(self.raw, self.loop)
+        self.notifies.close(operational(error))
         return 0
 
     # The queue
@@ -490,7 +301,7 @@ cdef class Wire:
         if not request.polled:
             self.flush()
         elif request.housekeeping:      # it does not overtake what users do in this step of the loop
-            self.loop.call_soon(self._on_ready, False)
+            self.loop.call_soon(self._on_readable)
         else:
             self._poll()
         self._time(request)
@@ -499,7 +310,7 @@ cdef class Wire:
     cdef int _go_on(self) except -1:
         """Send what can be sent now."""
         cdef Request request
-        while self.waiting and (self.state == IDLE or self.piping) and self.forks == _forks \
+        while self.waiting and (self.state == IDLE or self.piping) and not self.is_forked() \
                 and _get_running_loop() is self.loop:
             request = self._next() if self.head is None else self._next_piped()
             if request is None:
@@ -636,7 +447,7 @@ cdef class Wire:
             return 0
         now = self.loop.time()
         if self.raw.closed:
-            return self._closed_elsewhere()
+            return self.closed_elsewhere()
         if now < self.deadline:
             return self._set_timer(now)
         for request in self._queue():
@@ -654,38 +465,7 @@ cdef class Wire:
             self.close()
         return 0
 
-    # The socket
-
-    cdef int _watch(self) except -1:
-        self.fd = self.raw.fileno()
-        evict(self.fd, self.loop)
-        _watchers[self.fd] = self
-        return 0
-
-    cdef int _unwatch(self) except -1:
-        if self.fd < 0:
-            return 0
-        if not self.loop.is_closed():
-            # raises, and forgets it all the same, if the socket was closed elsewhere
-            if self.reading:
-                with suppress(OSError):
-                    self.loop.remove_reader(self.fd)
-            if self.writing:
-                with suppress(OSError):
-                    self.loop.remove_writer(self.fd)
-        self.reading = self.writing = False
-        if _watchers.get(self.fd) is self:
-            del _watchers[self.fd]
-        self.fd = -1
-        return 0
-
-    cdef int _want_write(self, bint wanted) except -1:
-        if wanted and not self.writing:
-            self.loop.add_writer(self.fd, self._on_writable)
-        elif self.writing and not wanted:
-            self.loop.remove_writer(self.fd)
-        self.writing = wanted
-        return 0
+    # What the socket brings
 
     def _on_connecting(self):
         try:
@@ -696,13 +476,15 @@ cdef class Wire:
     cdef int _go_on_connecting(self) except -1:
         # libpq opens and closes sockets on the way, one after the other with several hosts:
         # nothing stays watched over a poll()
-        self._unwatch()
+        self.unwatch()
         if self.state != CONNECTING or self.head is None or self.head.waiter.done():
             return 0
         wanted = self.raw.poll()
         if wanted == POLL_OK:
-            return self._connected()
-        self._watch()
+            self.established()
+            self._over(None)
+            return self.poll_notices()
+        self.watch()
         if wanted == POLL_WRITE:
             self.writing = True
             self.loop.add_writer(self.fd, self._on_connecting)
@@ -711,87 +493,44 @@ cdef class Wire:
             self.loop.add_reader(self.fd, self._on_connecting)
         return 0
 
-    cdef int _connected(self) except -1:
-        global _psycopg2_notice, _default_receiver
-        if pq.libVersion:
-            _default_receiver = pq.setNoticeReceiver(self.conn, _on_result, NULL)
-        if _native:
-            # the same for every connection of psycopg2, which is its argument
-            _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
-            self.native = True
-            self.codec = codec_of(self.raw)
-            self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
-        self._watch()
-        self.reading = True
-        self.loop.add_reader(self.fd, self._on_readable)
-        self._over(None)
-        self._poll_notices()
-        return 0
-
-    cdef int _closed_elsewhere(self) except -1:
-        """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
-        return self.lost(psycopg2.OperationalError("Connection closed"))
-
     cdef int _broken_off(self, error) except -1:
         """A callback has failed: nobody is left waiting for what may never come."""
         cdef int was = self.state
         cdef bint unsent = self.writing
         cdef bint heard = self.users > 0
-        told = self._readable(error)
+        told = self.legible(error)
         self.state = CLOSED
         try:
-            self._unwatch()
-            self._close_raw(was, unsent)
+            self.unwatch()
+            self.close_raw(was, unsent)
         except Exception:
             pass                        # it is the first failure that counts
         finally:
             self.conn = NULL
-            self.reason = _frameless(told)
-            self._end(told)
+            self.reason = frameless(told)
+            self.end(told)
         if not heard and not isinstance(error, psycopg2.Error | UnicodeDecodeError):
             raise error                 # at least the loop's exception handler hears of it
         return 0
 
-    cdef object _readable(self, error):
-        """The error, with the server's text also where psycopg2 could not decode it."""
-        error = readable_error(error)
-        if isinstance(error, psycopg2.Error) and not str(error) \
-                and self.conn != NULL and self.raw.closed != 1:
-            return connection_error(self.conn)  # Python 3.10 has lost it on the way
-        return error
-
-    def _on_readable(self):
-        self._on_ready(False)
-
-    def _on_writable(self):
-        self._on_ready(True)
-
-    def _on_ready(self, to_write):
+    cdef int ready(self, bint to_write) except -1:
         try:
             if self.state == CLOSED:
-                return
+                return 0
             if self.raw.closed:
-                self._closed_elsewhere()
+                self.closed_elsewhere()
             elif self.state != BUSY:
                 self._poll()
             elif to_write:
                 self.flush()
+                if not self.writing and self.state == BUSY:
+                    self.head.drained(self)
             else:
                 self._read()
             if self.waiting:
                 self._go_on()
         except BaseException as error:
             self._broken_off(error)
-
-    cdef int flush(self) except -1:
-        cdef int left
-        if self.raw.closed:         # a collection may have done that
-            return self._closed_elsewhere()
-        left = pq.flush(self.conn)
-        if left < 0:
-            self.lost(connection_error(self.conn))
-        elif left or self.writing:
-            self._want_write(left == 1)
         return 0
 
     cdef int _poll(self) except -1:
@@ -799,27 +538,19 @@ cdef class Wire:
         cdef int reads
         for reads in range(MAX_READS):
             try:
-                wanted = self._poll_raw()
+                wanted = self.poll_raw()
             except BaseException as error:
                 self._poll_failed(error)
                 return 0
             if wanted == POLL_OK and self.state == FOREIGN:
                 self.rests += self.raw.get_transaction_status() == NO_TRANSACTION
                 self._over(None)
-                self._poll_notices()    # those behind the result
-            self._pass_notifies()
+                self.poll_notices()    # those behind the result
+            self.pass_notifies()
             if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
                 break
-        self._want_write(wanted == POLL_WRITE)
+        self.want_write(wanted == POLL_WRITE)
         return 0
-
-    cdef object _poll_raw(self):
-        global _poller
-        _poller = self
-        try:
-            return self.raw.poll()
-        finally:
-            _poller = None
 
     cdef int _poll_failed(self, error) except -1:
         if self.raw.closed:
@@ -836,17 +567,16 @@ cdef class Wire:
             self.close()
         else:
             self.rests += status == NO_TRANSACTION
-            self._want_write(False)
+            self.want_write(False)
             if self.head is not None:
                 self._over(error)
         return 0
 
     cdef int _read(self) except -1:
         """Take what the server has sent, for as long as there is more."""
-        global _reader
         cdef int reads
         cdef int finished = 0
-        _reader = self
+        self.keep_notices()
         try:
             for reads in range(MAX_READS):
                 if not pq.consumeInput(self.conn):
@@ -856,11 +586,11 @@ cdef class Wire:
                 if finished or not socket_ready(self.fd, False):
                     break
         finally:
-            _reader = None
+            self.keep_no_notices()
         if self.texts:
-            self._show_notices()
+            self.show_notices()
             if self.raw.closed:     # by what the program keeps notices in: `conn` is gone
-                self._closed_elsewhere()
+                self.closed_elsewhere()
         if self.state != BUSY:
             return 0
         if finished < 0:
@@ -908,9 +638,9 @@ cdef class Wire:
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
         if self.raw.closed:         # code of the program has run: a codec, a collection
-            self._closed_elsewhere()
+            self.closed_elsewhere()
         elif self.state != CLOSED:
-            self._collect_notifies()
+            self.collect_notifies()
             if self.piping:             # the next answer may be here already
                 self._read()
         return 0
@@ -923,68 +653,8 @@ cdef class Wire:
         self.piping = False
         return 1
 
-    cdef int _show_notices(self) except -1:
-        """Do with texts what psycopg2 does, which has no call for it but poll()."""
-        texts, self.texts = self.texts, []
-        notices = self.raw.notices
-        try:
-            for text in texts:
-                notices.append(self.codec(text, "replace")[0])
-            if isinstance(notices, list) and len(notices) > MAX_NOTICES:
-                del notices[:len(notices) - MAX_NOTICES]
-        except BaseException:
-            pass                    # of the program's own list; the statement goes on
-        return 0
 
-    cdef int _poll_notices(self) except -1:
-        """Let psycopg2 show the notices that it has kept."""
-        try:
-            self._poll_raw()
-        except Exception as error:
-            if self.raw.closed or self.raw.get_transaction_status() == TRANSACTION_STATUS_UNKNOWN:
-                self.lost(error)
-        self._pass_notifies()
-        return 0
 
-    cdef int _pass_notifies(self) except -1:
-        """Pass on what psycopg2's poll() has collected."""
-        while self.raw.notifies:
-            self.inbox.put_nowait(self.raw.notifies.pop(0))
-        return 0
 
-    cdef int _collect_notifies(self) except -1:
-        cdef PGnotify *notify
-        while not self.raw.closed:  # code of the program may have done that, such as its casters'
-            notify = pq.notifies(self.conn)
-            if notify == NULL:
-                return 0
-            try:
-                self.inbox.put_nowait(Notify(
-                    notify.be_pid, decode(self.codec, notify.relname),
-                    decode(self.codec, notify.extra)))
-            finally:
-                pq.freemem(notify)
 
-    cdef object broken(self):
-        """The exception for a libpq call that failed; the connection goes if libpq gave it up."""
-        error = connection_error(self.conn)
-        if pq.status(self.conn) == CONNECTION_BAD:
-            self.lost(error)
-        return error
 
-    cdef int lost(self, error) except -1:
-        """The server is gone."""
-        self._unwatch()
-        try:
-            if not self.raw.closed:
-                self._poll_raw()    # psycopg2 finds out, and sets raw.closed
-        except Exception:
-            pass
-        error = self._readable(error)
-        if not self.raw.closed:
-            self.raw.close()        # it has not understood what the server said
-            self.conn = NULL
-        if self.farewell is not None and getattr(error, "pgcode", None) is None:
-            error = farewell_error(self.farewell, self.codec, error)
-        self.reason = _frameless(error)
-        return self._end(error)

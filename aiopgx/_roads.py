@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg2
 
-from . import _core, _errors, _libpq
+from . import _errors, _libpq, _link
 from ._eligibility import read_text
 
 
@@ -58,7 +58,7 @@ def _reason() -> str:
 def capabilities() -> Capabilities:
     """Tell which roads are open in this process, and why."""
     return Capabilities(
-        native=_core.native_road,
+        native=_link.native_road,
         reason=_reason(),
         libpq_version=_libpq.libpq_version,
         psycopg2_version=psycopg2.__version__,
@@ -97,7 +97,7 @@ def explain_road(operation: Any, parameters: Any = None) -> Road:
     a prepared statement is in docs/prepared.md. Never raises for a statement that is wrong.
     Not public before that road is open.
     """
-    if not _core.native_road:
+    if not _link.native_road:
         return Road("psycopg2", _reason())
     text = read_text(operation, parameters is not None)
     refusal = text.refusal(parameters)

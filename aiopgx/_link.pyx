@@ -1,0 +1,396 @@
+"""Link: one PGconn and its socket, as the event loop and psycopg2 see them.
+
+What is the same whatever is asked of the server: the socket is watched, notices and notifications go
+where psycopg2 has them, the connection is closed or found lost. What is asked is `_core`'s, whose
+Wire says what becomes of it: ready() when the socket is, end() when nothing comes any more.
+"""
+
+import os
+import weakref
+from asyncio import _get_running_loop
+from contextlib import suppress
+from copy import copy
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_UNKNOWN, Notify
+from psycopg2.extensions import cursor as PsycopgCursor
+
+from ._cancel import cancel_and_close
+
+from ._cancel cimport cancel_query
+from ._errors cimport (
+    codec_of,
+    connection_error,
+    decode,
+    farewell_error,
+    layout_known,
+    readable_error,
+    utf8_codec,
+)
+from ._libpq cimport (
+    CONNECTION_BAD,
+    PG_DIAG_SEVERITY_NONLOCALIZED,
+    PG_DIAG_SQLSTATE,
+    NoticeProcessor,
+    NoticeReceiver,
+    PGnotify,
+    PGresult,
+    pq,
+)
+from ._statements cimport quotes_plainly
+from ._structs cimport genuine_connection, take_connection
+
+cdef extern from "_frames.h":
+    pass
+
+# Counts the forks above this process: a Link made below another count is the parent's.
+cdef unsigned int _forks = 0
+
+# The link that watches a file descriptor. libpq and `raw.close()` close sockets without our
+# knowledge, and the number comes back for another connection.
+cdef object _watchers = weakref.WeakValueDictionary()
+
+# Who reads while libpq's notice callbacks may be called: itself, or by psycopg2's poll().
+cdef Link _reader = None
+cdef Link _poller = None
+cdef NoticeProcessor _psycopg2_notice = NULL
+cdef NoticeReceiver _default_receiver = NULL
+
+# Notices that are kept, if psycopg2's list is: as psycopg2 has it.
+cdef enum:
+    MAX_NOTICES = 50
+
+
+cdef int _evict(int fd, object loop) except -1:
+    """A socket with this number is new: the connection that watched it before is closed."""
+    cdef Link other = _watchers.get(fd)
+    if other is None:
+        return 0
+    if other.loop is not loop and other.loop.is_running():
+        other.loop.call_soon_threadsafe(other._on_readable)
+        return 0
+    return other.closed_elsewhere()
+
+
+def _after_fork():
+    global _forks
+    _forks += 1
+    _watchers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:
+    """What an idle connection hears: a notice, or why the server ends the session."""
+    cdef const char *severity = pq.resultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED)
+    cdef const char *sqlstate
+    if _poller is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
+        sqlstate = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
+        _poller.farewell = (
+            <bytes>pq.resultErrorMessage(res), None if sqlstate == NULL else <bytes>sqlstate)
+    _default_receiver(arg, res)
+
+
+cdef void _on_notice(void *arg, const char *message) noexcept with gil:
+    if _reader is None:
+        _psycopg2_notice(arg, message)
+    else:
+        _reader.texts.append(<bytes>message)    # libpq is at work: nothing may be collected here
+
+
+cdef str _road = os.environ.get("AIOPGX_ROAD") or "native"
+if _road not in ("native", "psycopg2"):
+    raise ImportError(f"AIOPGX_ROAD must be native or psycopg2, not {_road!r}")
+# The native road needs libpq's functions and the layout of psycopg2's exceptions.
+native_road = bool(pq.libVersion and layout_known) and _road == "native"
+cdef bint _native = native_road
+
+
+cdef object frameless(error):
+    """The same exception to be kept: it holds nobody's frames."""
+    if isinstance(error, psycopg2.Error):
+        return copy(error)
+    return psycopg2.OperationalError(f"Connection closed: {error!r}")
+
+
+cdef object operational(error):
+    """What those get who wait for notifications, whatever class the server's reason has."""
+    kept = frameless(error)
+    if isinstance(kept, psycopg2.OperationalError):
+        return kept
+    told = psycopg2.OperationalError(str(kept))
+    told.__cause__ = kept
+    return told
+
+
+cdef class Link:
+    """Drives the socket of one psycopg2 connection on one event loop.
+
+    raw: what psycopg2.connect() gave; what is kept is the genuine connection behind proxies.
+    inbox: gets the notifications; `notifies`, its reading side, is closed with the connection.
+    cancel_timeout: seconds that a query gets to stop after the connection was closed.
+    """
+
+    def __cinit__(self, raw, loop, inbox, notifies, cancel_timeout):
+        self.raw = genuine_connection(raw)
+        self.cancel_timeout = cancel_timeout
+        self.loop = loop
+        self.inbox = inbox
+        self.notifies = notifies
+        self.state = CONNECTING
+        self.forks = _forks
+        self.fd = -1
+        self.texts = []
+
+    # Of the Wire
+
+    cdef int ready(self, bint to_write) except -1:
+        """The socket is ready: there is something to read, or room to write."""
+        raise NotImplementedError
+
+    cdef int end(self, error) except -1:
+        """Nothing comes any more: whoever waits is told."""
+        raise NotImplementedError
+
+    # The connection
+
+    @property
+    def closed(self):
+        """psycopg2's `closed`, 0 while the connection is open."""
+        return self.raw.closed or <int>(self.state == CLOSED)
+
+    cdef bint is_closed(self) except -1:
+        return self.state == CLOSED
+
+    @property
+    def forked(self):
+        """Whether this process is a child of the one that made the connection."""
+        return self.is_forked()
+
+    cdef bint is_forked(self) noexcept:
+        return self.forks != _forks
+
+    cpdef object closed_error(self, str text):
+        """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
+        if self.reason is None or not self.closed:
+            return psycopg2.InterfaceError(text)
+        error = psycopg2.InterfaceError(f"{text}: {str(self.reason).strip()}")
+        error.__cause__ = frameless(self.reason)
+        return error
+
+    cdef object control(self):
+        """A psycopg2 cursor for what is executed on nobody's cursor."""
+        if self.plain_cursor is None:
+            self.plain_cursor = PsycopgCursor(self.raw)
+        return self.plain_cursor
+
+    def close(self):
+        """Close now. A query in flight is cancelled on the server, in the background."""
+        cdef int was = self.state
+        self.state = CLOSED
+        if self.forks != _forks:
+            return                  # the session and the loop's selector are the parent's
+        if self.loop.is_running() and _get_running_loop() is not self.loop:
+            self.loop.call_soon_threadsafe(self._shut, was)
+        else:
+            self._shut(was)
+
+    def _shut(self, int was):
+        cdef bint unsent = self.writing
+        self.unwatch()
+        try:
+            self.close_raw(was, unsent)
+        finally:
+            self.conn = NULL
+            self.end(psycopg2.OperationalError("Connection closed"))
+
+    cdef int close_raw(self, int was, bint unsent) except -1:
+        """Close the psycopg2 connection. unsent: a part of the query has not been sent."""
+        if not (was == BUSY or was == FOREIGN) or self.raw.closed:
+            self.raw.close()
+        elif self.conn != NULL and take_connection(self.raw, self.conn):
+            try:
+                self.leaving = cancel_query(
+                    self.conn, unsent, self.loop, self.cancel_timeout)
+            finally:
+                self.raw.close()
+        else:
+            self.leaving = cancel_and_close(self.raw, self.loop)
+        return 0
+
+    cdef int watch(self) except -1:
+        self.fd = self.raw.fileno()
+        _evict(self.fd, self.loop)
+        _watchers[self.fd] = self
+        return 0
+
+    cdef int unwatch(self) except -1:
+        if self.fd < 0:
+            return 0
+        if not self.loop.is_closed():
+            # raises, and forgets it all the same, if the socket was closed elsewhere
+            if self.reading:
+                with suppress(OSError):
+                    self.loop.remove_reader(self.fd)
+            if self.writing:
+                with suppress(OSError):
+                    self.loop.remove_writer(self.fd)
+        self.reading = self.writing = False
+        if _watchers.get(self.fd) is self:
+            del _watchers[self.fd]
+        self.fd = -1
+        return 0
+
+    cdef int want_write(self, bint wanted) except -1:
+        if wanted and not self.writing:
+            self.loop.add_writer(self.fd, self._on_writable)
+        elif self.writing and not wanted:
+            self.loop.remove_writer(self.fd)
+        self.writing = wanted
+        return 0
+
+    cdef int established(self) except -1:
+        """The dialogue of connecting is over: from now on we read."""
+        global _psycopg2_notice, _default_receiver
+        if pq.libVersion:
+            _default_receiver = pq.setNoticeReceiver(self.conn, _on_result, NULL)
+        if _native:
+            # the same for every connection of psycopg2, which is its argument
+            _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
+            self.native = True
+            self.codec = codec_of(self.raw)
+            self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
+        self.watch()
+        self.reading = True
+        self.loop.add_reader(self.fd, self._on_readable)
+        return 0
+
+    cdef int closed_elsewhere(self) except -1:
+        """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
+        return self.lost(psycopg2.OperationalError("Connection closed"))
+
+    cdef object legible(self, error):
+        """The error, with the server's text also where psycopg2 could not decode it."""
+        error = readable_error(error)
+        if isinstance(error, psycopg2.Error) and not str(error) \
+                and self.conn != NULL and self.raw.closed != 1:
+            return connection_error(self.conn)  # Python 3.10 has lost it on the way
+        return error
+
+    cdef int pause(self) except -1:
+        """Read no more for now: whoever takes what comes has enough."""
+        if self.reading:
+            self.loop.remove_reader(self.fd)
+            self.reading = False
+        return 0
+
+    cdef int resume(self) except -1:
+        """Read on, in the loop's next step."""
+        if not self.reading and self.fd >= 0:
+            self.loop.add_reader(self.fd, self._on_readable)
+            self.reading = True
+            self.loop.call_soon(self._on_readable)      # libpq may have it already
+        return 0
+
+    def _on_readable(self):
+        self.ready(False)
+
+    def _on_writable(self):
+        self.ready(True)
+
+    cdef int flush(self) except -1:
+        cdef int left
+        if self.raw.closed:         # a collection may have done that
+            return self.closed_elsewhere()
+        left = pq.flush(self.conn)
+        if left < 0:
+            self.lost(connection_error(self.conn))
+        elif left or self.writing:
+            self.want_write(left == 1)
+        return 0
+
+    cdef int keep_notices(self) except -1:
+        """From now on libpq is at work: notices are kept until show_notices()."""
+        global _reader
+        _reader = self
+        return 0
+
+    cdef void keep_no_notices(self) noexcept:
+        global _reader
+        _reader = None
+
+    cdef object poll_raw(self):
+        global _poller
+        _poller = self
+        try:
+            return self.raw.poll()
+        finally:
+            _poller = None
+
+    cdef int show_notices(self) except -1:
+        """Do with texts what psycopg2 does, which has no call for it but poll()."""
+        texts, self.texts = self.texts, []
+        notices = self.raw.notices
+        try:
+            for text in texts:
+                notices.append(self.codec(text, "replace")[0])
+            if isinstance(notices, list) and len(notices) > MAX_NOTICES:
+                del notices[:len(notices) - MAX_NOTICES]
+        except BaseException:
+            pass                    # of the program's own list; the statement goes on
+        return 0
+
+    cdef int poll_notices(self) except -1:
+        """Let psycopg2 show the notices that it has kept."""
+        try:
+            self.poll_raw()
+        except Exception as error:
+            if self.raw.closed or self.raw.get_transaction_status() == TRANSACTION_STATUS_UNKNOWN:
+                self.lost(error)
+        self.pass_notifies()
+        return 0
+
+    cdef int pass_notifies(self) except -1:
+        """Pass on what psycopg2's poll() has collected."""
+        while self.raw.notifies:
+            self.inbox.put_nowait(self.raw.notifies.pop(0))
+        return 0
+
+    cdef int collect_notifies(self) except -1:
+        cdef PGnotify *notify
+        while not self.raw.closed:  # code of the program may have done that, such as its casters'
+            notify = pq.notifies(self.conn)
+            if notify == NULL:
+                return 0
+            try:
+                self.inbox.put_nowait(Notify(
+                    notify.be_pid, decode(self.codec, notify.relname),
+                    decode(self.codec, notify.extra)))
+            finally:
+                pq.freemem(notify)
+
+    cdef object broken(self):
+        """The exception for a libpq call that failed; the connection goes if libpq gave it up."""
+        error = connection_error(self.conn)
+        if pq.status(self.conn) == CONNECTION_BAD:
+            self.lost(error)
+        return error
+
+    cdef int lost(self, error) except -1:
+        """The server is gone."""
+        self.unwatch()
+        try:
+            if not self.raw.closed:
+                self.poll_raw()    # psycopg2 finds out, and sets raw.closed
+        except Exception:
+            pass
+        error = self.legible(error)
+        if not self.raw.closed:
+            self.raw.close()        # it has not understood what the server said
+            self.conn = NULL
+        if self.farewell is not None and getattr(error, "pgcode", None) is None:
+            error = farewell_error(self.farewell, self.codec, error)
+        self.reason = frameless(error)
+        return self.end(error)
