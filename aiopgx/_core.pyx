@@ -95,6 +95,10 @@ cdef class Request:
         pq.clear(res)
         return MORE
 
+    cdef int incoming(self, Wire wire) except -1:
+        """The socket has something that is about to be read."""
+        return 0
+
     cdef int drained(self, Wire wire) except -1:
         """What was written has left, after the socket had been full."""
         return 0
@@ -522,10 +526,12 @@ cdef class Wire(Link):
             elif self.state != BUSY:
                 self._poll()
             elif to_write:
+                self.head.incoming(self)    # libpq reads while it can't write
                 self.flush()
                 if not self.writing and self.state == BUSY:
                     self.head.drained(self)
             else:
+                self.head.incoming(self)
                 self._read()
             if self.waiting:
                 self._go_on()
@@ -583,8 +589,8 @@ cdef class Wire(Link):
                     finished = -1
                     break
                 finished = self._take_results()
-                if finished or not socket_ready(self.fd, False):
-                    break
+                if finished or not self.reading or not socket_ready(self.fd, False):
+                    break               # all is here; paused; or nothing more for now
         finally:
             self.keep_no_notices()
         if self.texts:

@@ -71,7 +71,6 @@ ON_A_CURSOR = {
     "scroll mode": ("scroll", 0, "up"),
     "scroll by a text": ("scroll", "one"),
     "nextset": ("nextset",),
-    "copy_from": ("copy_from",),
 }
 
 
@@ -95,6 +94,18 @@ async def test_executemany(ours, connect):
     sets = [(1,), (Stubborn(),)]
     names = await names_of(cursor.executemany, "SELECT %s", sets)
     assert names == ["executemany", "execute", "__conform__"]
+
+
+async def test_copy(ours, connect):
+    cursor = await (await connect()).cursor()
+    names = await names_of(cursor.copy_from, [], 5)
+    assert names == ["copy_from", "copy_from"]
+
+    def failing(data):
+        raise ZeroDivisionError
+
+    names = await names_of(cursor.copy_expert, "COPY (SELECT 1) TO STDOUT", failing)
+    assert names == ["copy_expert", "copy_expert", "perform", "converse", "failing"]
 
 
 FETCHES = ["fetchone", "fetchmany", "fetchall", "__anext__"]
