@@ -15,6 +15,7 @@ cdef class Copy(Statement):
     cdef readonly bint over     # the waiter has its outcome
     cdef bint ended             # all data, or why there is no more, is in libpq's hands; has come
     cdef bint unheard           # what the server sends can't be told by its first byte
+    cdef readonly long long sent    # bytes of records
     cdef Py_ssize_t unsent      # bytes since the last flush
     cdef Py_ssize_t burst       # bytes since the event loop had its turn
     cdef list rows              # that have come, and nobody has fetched

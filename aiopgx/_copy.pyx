@@ -19,7 +19,8 @@ from libc.stdlib cimport atol
 import psycopg2
 
 from ._core cimport MORE, STALLED, Taken, Wire, check_timeout
-from ._errors cimport connection_error, layout_known
+from ._encode cimport Encoder
+from ._errors cimport connection_error, decode, layout_known
 from ._libpq cimport (
     PGRES_COMMAND_OK,
     PGRES_COPY_IN,
@@ -30,6 +31,7 @@ from ._libpq cimport (
     pq,
 )
 from ._requests cimport Statement
+from ._rows cimport SHAPE_TUPLE
 from ._socket cimport socket_next
 from ._structs cimport cursors_known, give_command, give_failure, is_closed
 
@@ -182,6 +184,13 @@ cdef class Copy(Statement):
             return False
         return True
 
+    def put_encoded(self, Encoder encoder):
+        """The same of what has been encoded; it is gone from there."""
+        self.sent += encoder.used
+        self.write(encoder.data, encoder.used)
+        encoder.used = 0
+        return self.may_go_on()
+
     def end(self, bytes error=None):
         """No more data comes; because of an error, if one is given: then nothing is stored."""
         cdef Wire wire = self.wire
@@ -252,6 +261,23 @@ cdef class Copy(Statement):
         give_failure(self.impl, self.query)
 
 
+cdef class Lookup(Statement):
+    """A question to the server; the outcome is a list of rows, of texts as they come."""
+
+    cdef object outcome(self, Wire wire):
+        cdef PGresult *res = self.result
+        cdef int row, column
+        if not wire.native:
+            wire.poll_notices()
+        if res == NULL or pq.resultStatus(res) != PGRES_TUPLES_OK:
+            return Statement.outcome(self, wire)
+        return [
+            tuple([decode(wire.codec, pq.getvalue(res, row, column))
+                   for column in range(pq.nfields(res))])
+            for row in range(pq.ntuples(res))
+        ]
+
+
 cdef class Cancellation:
     """A cancel request, to be sent in another thread: it may take its time."""
 
@@ -274,7 +300,15 @@ cdef class Cancellation:
 
 def open_copy(Wire wire, impl, bytes query, int shape, timeout):
     """Send a COPY; after refusal()."""
-    cdef Copy request
+    return _open(wire, Copy.__new__(Copy), impl, query, shape, timeout)
+
+
+def look_up(Wire wire, bytes query, timeout):
+    """Ask the server; the future gets [a list of tuples of str] or [an exception]. After refusal()."""
+    return _open(wire, Lookup.__new__(Lookup), wire.control(), query, SHAPE_TUPLE, timeout).waiter
+
+
+cdef object _open(Wire wire, Statement request, impl, bytes query, int shape, timeout):
     if not pq.libVersion:
         raise psycopg2.NotSupportedError(f"COPY needs psycopg2's libpq: {why_not}")
     if not (layout_known and cursors_known):
@@ -286,7 +320,6 @@ def open_copy(Wire wire, impl, bytes query, int shape, timeout):
         raise wire.closed_error("cursor already closed")
     if b"\0" in query:
         raise ValueError("a statement cannot contain NUL (0x00) characters")
-    request = Copy.__new__(Copy)
     request.impl, request.query, request.shape = impl, query, shape
     wire.put(request, timeout)
     return request

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extensions import QuotedString, encodings, quote_ident
 
-from ._copy import COPY_FROM, COPY_TO, Copy, open_copy
+from ._copy import COPY_FROM, COPY_TO, Copy, look_up, open_copy
+from ._encode import Encoder
 from ._rows import SHAPE_FOREIGN, SHAPE_TUPLE, Result
 from ._structs import genuine_cursor
 from .log import logger
@@ -334,3 +335,128 @@ def _takes_many(file: Any, write: Any) -> bool:
     """Whether rows may be written together. What is no known file gets them one by one, as
     from psycopg2."""
     return isinstance(file, io.IOBase) or inspect.iscoroutinefunction(write)
+
+
+# Records
+
+Progress = Callable[[int, int], object]
+
+
+async def copy_records(
+    cursor: "Cursor",
+    table: str,
+    records: Any,
+    columns: Iterable[str] | None,
+    schema_name: str | None,
+    timeout: float | None,
+    progress: Progress | None,
+) -> None:
+    """What `Cursor.copy_records()` does."""
+    if not (hasattr(records, "__aiter__") or hasattr(records, "__iter__")):
+        raise TypeError(
+            f"records must be an iterable or asynchronous iterable, not {type(records).__name__}"
+        )
+    if isinstance(columns, str | bytes):
+        raise TypeError(f"columns must be a sequence of names, not {columns!r}")
+    if not isinstance(table, str):
+        raise TypeError(f"the name of the table must be a str, not {table!r}")
+    timeout = cursor._timeout if timeout is None else timeout
+    loop = cursor._wire.loop
+    end = None if timeout is None else loop.time() + timeout
+    raw = cursor._wire.raw
+    name = quote_ident(table, raw)
+    if schema_name is not None:
+        name = f"{quote_ident(schema_name, raw)}.{name}"
+    types = await _types(cursor, name, timeout)
+    names = list(types) if columns is None else list(columns)
+    encoder = Encoder(raw, names, [types.get(column, (0, "")) for column in names])
+    source = _Records(records)
+    encoder.begin(await source.first())
+
+    async def move(request: Copy) -> None:
+        await _send_records(request, encoder, source, progress)
+
+    quoted = ", ".join(quote_ident(column, raw) for column in names)
+    sql = f"COPY {name} ({quoted}) FROM STDIN" + " WITH (FORMAT binary)" * encoder.binary
+    encode = codecs.getencoder(encodings[raw.encoding])
+    left = None if end is None else end - loop.time()
+    await converse(cursor, "copy_records", encode(sql)[0], move, left)
+
+
+async def _types(cursor: "Cursor", table: str, timeout: float | None) -> dict[str, tuple[int, str]]:
+    """The columns of a table that can be written: type, and its category.
+
+    Of a domain, what it is of.
+    """
+    wire = cursor._wire
+    refusal = wire.refusal("cursor.copy_records", cursor._session)
+    if refusal is not None:
+        raise refusal
+    query = _COLUMNS % _quoted(table, wire.raw)
+    waiter = outcome = None
+    try:
+        waiter = look_up(wire, query, timeout)
+        outcome = (await waiter).pop()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return {name: (int(oid), category) for name, oid, category in outcome}
+    except BaseException as exc:
+        trim(exc)
+        if waiter is not None:
+            cursor._failed(exc, waiter)
+        raise
+    finally:
+        del waiter, outcome  # as in converse()
+
+
+_COLUMNS = b"""\
+SELECT a.attname, t.oid, t.typcategory
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = (
+    WITH RECURSIVE base AS (
+        SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE oid = a.atttypid
+        UNION ALL SELECT b.oid, b.typbasetype
+        FROM base JOIN pg_catalog.pg_type b ON b.oid = base.typbasetype)
+    SELECT oid FROM base WHERE typbasetype = 0)
+WHERE a.attrelid = %b::pg_catalog.regclass
+AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY a.attnum"""
+
+
+class _Records:
+    """An iterable or asynchronous iterable, whose first record is looked at before the others."""
+
+    def __init__(self, records: Any) -> None:
+        self.is_async = hasattr(records, "__aiter__")
+        self.iterator = aiter(records) if self.is_async else iter(records)
+
+    async def first(self) -> tuple[Any, ...]:
+        try:
+            return (await anext(self.iterator) if self.is_async else next(self.iterator),)
+        except (StopIteration, StopAsyncIteration):
+            return ()
+
+
+async def _send_records(
+    request: Copy, encoder: Encoder, source: _Records, progress: Progress | None
+) -> None:
+    async def send() -> None:
+        ready = request.put_encoded(encoder)
+        if progress is not None:
+            progress(encoder.count, request.sent)
+        if not ready:
+            await request.room()
+
+    if source.is_async:
+        async for record in source.iterator:
+            if encoder.append_record(record):
+                await send()
+                if request.over:
+                    return
+    else:
+        while encoder.fill(source.iterator):
+            await send()
+            if request.over:
+                return
+    encoder.end()
+    await send()
+    request.end()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from psycopg2.sql import SQL, Composable, Composed
 
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
-from .copy import copy_expert, copy_from, copy_to
+from .copy import copy_expert, copy_from, copy_records, copy_to
 from .log import logger
 from .transaction import (
     IsolationLevel,
@@ -324,6 +324,31 @@ class Cursor:
         New in aiopgx.
         """
         await copy_expert(self, sql, file, size, timeout)
+
+    async def copy_records(
+        self,
+        table: str,
+        records: Any,
+        columns: Iterable[str] | None = None,
+        *,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Append records to a table, by COPY: the quickest way to store many.
+
+        table, schema_name: the names, which are quoted; without a schema, the search path counts.
+        records: iterable or asynchronous iterable of sequences, one value for each column. It is
+            consumed as the server takes it. A value is stored as by an INSERT with psycopg2.
+        columns: names, all columns by default that are not generated.
+        timeout: seconds for all of it, the cursor's default if None.
+        progress: called now and then, and at the end, with the records and bytes sent so far.
+
+        `rowcount` is the number of rows. An exception of the iterable's ends the COPY and is
+        raised; so does a record of another length, or a value that can't be stored, whose
+        `psycopg2.DataError` says which: nothing is stored. New in aiopgx.
+        """
+        await copy_records(self, table, records, columns, schema_name, timeout, progress)
 
     # Transactions
 
