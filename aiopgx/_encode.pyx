@@ -266,8 +266,10 @@ cdef class Encoder:
 
     # Records
 
-    def begin(self, tuple first):
-        """Choose the format, and encode the first record if there is one: `first` is () or (record,)."""
+    def begin(self, list first):
+        """Choose the format, and encode the first record if there is one: `first` is [] or [record]."""
+        if first and hasattr(first[0], "__next__"):
+            first = [tuple(first[0])]           # it may be read twice
         if self.binary:
             self.append(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", 19)
             if not first:

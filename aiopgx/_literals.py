@@ -100,8 +100,9 @@ def field_text(value: Any, raw: Any, category: str) -> str | None:
     """
     for cls, wanted in _CATEGORIES:
         if isinstance(value, cls) and category != wanted:
+            kind = type(value).__name__
             raise psycopg2.DataError(
-                f"a {type(value).__name__} can't be copied to a column of this type: give it as a str"
+                f"a {kind} can't be copied to a column of this type: give it as a str"
             )
     return _inner(value, raw)
 

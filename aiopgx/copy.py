@@ -362,7 +362,7 @@ async def copy_records(
         raise TypeError(f"the name of the table must be a str, not {table!r}")
     timeout = cursor._timeout if timeout is None else timeout
     loop = cursor._wire.loop
-    end = None if timeout is None else loop.time() + timeout
+    began = loop.time()
     raw = cursor._wire.raw
     name = quote_ident(table, raw)
     if schema_name is not None:
@@ -379,7 +379,7 @@ async def copy_records(
     quoted = ", ".join(quote_ident(column, raw) for column in names)
     sql = f"COPY {name} ({quoted}) FROM STDIN" + " WITH (FORMAT binary)" * encoder.binary
     encode = codecs.getencoder(encodings[raw.encoding])
-    left = None if end is None else end - loop.time()
+    left = None if timeout is None else began + timeout - loop.time()
     await converse(cursor, "copy_records", encode(sql)[0], move, left)
 
 
@@ -429,11 +429,11 @@ class _Records:
         self.is_async = hasattr(records, "__aiter__")
         self.iterator = aiter(records) if self.is_async else iter(records)
 
-    async def first(self) -> tuple[Any, ...]:
+    async def first(self) -> list[Any]:
         try:
-            return (await anext(self.iterator) if self.is_async else next(self.iterator),)
+            return [await anext(self.iterator) if self.is_async else next(self.iterator)]
         except (StopIteration, StopAsyncIteration):
-            return ()
+            return []
 
 
 async def _send_records(

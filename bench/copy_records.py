@@ -1,4 +1,4 @@
-"""COPY of records beside asyncpg's: `python bench/copy_records.py [--loop uvloop] [--records 10000]`.
+"""COPY of records beside asyncpg's: `python bench/copy_records.py [--loop uvloop]`.
 
 Rounds take turns on one connection each, and the median of each is shown: records a second, and
 CPU time of this process a record. The table is truncated in between, which is not measured. The
@@ -78,7 +78,10 @@ async def main(dsn: str, count: int, rounds: int) -> None:
             if turn >= 2:  # the first ones are to get warm
                 taken[name].append(seconds)
     figures = {
-        name: [count / statistics.median(s for s, _ in turns), statistics.median(c for _, c in turns)]
+        name: [
+            count / statistics.median(s for s, _ in turns),
+            statistics.median(c for _, c in turns),
+        ]
         for name, turns in taken.items()
     }
     for name, (speed, cpu) in figures.items():

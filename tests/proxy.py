@@ -30,6 +30,7 @@ class Proxy:
         directions end at the first end of stream, as many proxies have it.
     deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
 
+    `flowing`, once cleared, holds back whatever comes; set, it is passed on.
     `trips` counts how often a client has sent something after an answer.
     """
 
@@ -41,6 +42,8 @@ class Proxy:
         self.trips = 0
         self.answered = True
         self.stopping = threading.Event()
+        self.flowing = threading.Event()
+        self.flowing.set()
         self.sockets = set()
         self.threads = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -50,6 +53,7 @@ class Proxy:
     def stop(self):
         """Close everything."""
         self.stopping.set()
+        self.flowing.set()
         for sock in list(self.sockets):
             end(sock, socket.SHUT_RDWR)
         for thread in self.threads:
@@ -92,6 +96,7 @@ class Proxy:
                 if to_server and self.answered:
                     self.trips += 1
                 self.answered = not to_server
+                self.flowing.wait()
                 target.sendall(data)
         if self.half_close:
             end(target, socket.SHUT_WR)
