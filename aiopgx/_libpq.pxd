@@ -131,5 +131,7 @@ cdef struct PQ:
     int (*cancelSocket)(const PGcancelConn *) noexcept
     void (*cancelReset)(PGcancelConn *) noexcept
     void (*cancelFinish)(PGcancelConn *) noexcept
+    int (*sendClosePortal)(PGconn *, const char *) noexcept
+    int (*sendPipelineSync)(PGconn *) noexcept
 
 cdef PQ pq
