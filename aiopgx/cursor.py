@@ -5,13 +5,14 @@ import contextlib
 import datetime
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
+from ._core import Wire
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from .log import logger
@@ -24,7 +25,19 @@ from .transaction import (
 from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection  # what `Cursor.connection` is for those who use it
+
+
+class Owner(Protocol):
+    """What a cursor asks of its connection."""
+
+    _wire: Wire
+    _raise_query_canceled: bool
+
+    @property
+    def closed(self) -> int: ...
+
+    def close(self) -> Any: ...
 
 
 class Cursor:
@@ -41,7 +54,7 @@ class Cursor:
 
     def __init__(
         self,
-        conn: "Connection",
+        conn: Owner,
         impl: Any,
         timeout: float | None,
         echo: bool,
@@ -238,7 +251,7 @@ class Cursor:
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
-            self._conn._loop.call_exception_handler(
+            self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
             )
             raise asyncio.CancelledError
@@ -378,7 +391,7 @@ class Cursor:
     @property
     def connection(self) -> "Connection":
         """The `Connection` of this cursor."""
-        return self._conn
+        return cast("Connection", self._conn)
 
     @property
     def echo(self) -> bool:
