@@ -80,4 +80,5 @@ cdef class Lesson:
 
 cdef tuple describe(PGresult *res)
 cdef bint nothing_was_done(PGresult *res) except -1
+cdef bint is_refusal(PGresult *res) noexcept
 cpdef Text text_of(str operation, bint has_parameters)

@@ -186,6 +186,16 @@ cdef class Plans:
         self.threshold = -1 if threshold is None else min(threshold, 2**31 - 1)
 
     @property
+    def executions(self):
+        """How often a statement was executed by its name."""
+        return self.tick
+
+    @property
+    def texts(self):
+        """The texts that are counted, in their dicts."""
+        return [*self.recent, *self.older]
+
+    @property
     def names_in_use(self):
         """The names of the prepared statements."""
         return [(<Plan>plan).name for plan in self.prepared]
@@ -266,7 +276,7 @@ cdef class Plans:
         """A statement was prepared; the one that was not used for the longest time has to go."""
         cdef Plan other, eldest = None
         self.prepared.append(plan)
-        self.use(plan)
+        plan.used = self.tick
         if self.maximum is None or len(self.prepared) <= self.maximum:
             return 0
         for other in self.prepared:
@@ -393,6 +403,12 @@ def _text_of(operation, has_parameters):
 cpdef Text text_of(str operation, bint has_parameters):
     """read_text(), kept for the process."""
     return _text_of(operation, has_parameters)
+
+
+cdef bint is_refusal(PGresult *res) noexcept:
+    """Whether a statement can't be prepared: not for want of time, a lock or a right."""
+    cdef const char *state = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
+    return state != NULL and strncmp(state, b"42", 2) == 0 and strncmp(state, b"42501", 5) != 0
 
 
 # A parameter that was refused before anything was executed; the words around are the server's language.

@@ -47,6 +47,7 @@ from ._plans cimport (
     Plan,
     Plans,
     describe,
+    is_refusal,
     nothing_was_done,
     text_of,
 )
@@ -204,6 +205,7 @@ cdef class Prepared(Statement):
     cdef tuple values
     cdef bytes name             # while it is prepared
     cdef Stage stage
+    cdef bint unfit             # the server has refused to prepare it
     cdef bint in_transaction
 
     cdef bint sent_by(self, Wire wire) except -1:
@@ -244,6 +246,9 @@ cdef class Prepared(Statement):
 
     cdef object outcome(self, Wire wire):
         cdef bint failed = self.result != NULL and pq.resultStatus(self.result) == PGRES_FATAL_ERROR
+        if self.stage == WRITE and self.unfit and not failed:
+            self.plan.never = True      # the text works, and it can't be prepared
+            self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = False
         if self.stage == WRITE or self.result == NULL:
             return Statement.outcome(self, wire)
         if self.stage == EXECUTE and not failed:
@@ -257,8 +262,7 @@ cdef class Prepared(Statement):
             self.lesson = Lesson.of(self.hot, self.binds.signature())
             self.stage = WRITE
         elif failed:
-            if self.stage != READ:
-                self.plan.never = self.hot.text.failed = True
+            self.unfit = self.stage != READ and is_refusal(self.result)
             self.stage = WRITE
         else:
             self.stage = self.next_stage(wire)
@@ -290,7 +294,7 @@ cdef class Prepared(Statement):
             return self.never()
         self.plan.name = self.name
         self.plans.add(self.plan)
-        self.hot.text.proven.add((wire.raw.dsn, self.binds.signature()))
+        self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = True
         return EXECUTE if self.plan.admits(self.values, self.in_transaction) else WRITE
 
     cdef Stage never(self):
@@ -380,6 +384,8 @@ cdef class Opening(Command):
     cdef Request follower       # None: nothing but the transaction is wanted
 
     cdef Turn turn(self, Wire wire) except? DROP:
+        if wire.piping:
+            return WAIT                 # another's BEGIN may be in flight
         return GO if (<Session>self.session).status == READY else DROP
 
     cdef int send(self, Wire wire) except -1:
@@ -483,7 +489,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     cdef Plan plan
     cdef Prepared request
     cdef int status
-    if hot is None or hot.text.failed:
+    if hot is None:
         return None
     values = hot.text.arrange(parameters)
     if values is None or hot.text.judge(values) != SAME:
@@ -539,7 +545,8 @@ cdef bint may_prepare(Wire wire, Plans plans, Text text, bytes signature, bint i
         plans.pooler = TO_ASK
     if plans.pooler != DIRECT and not plans.given and prepare is None:
         return False
-    return not in_transaction or (wire.raw.dsn, signature) in text.proven
+    proven = text.proven.get((wire.raw.dsn, signature))
+    return proven or (proven is None and not in_transaction)
 
 
 cdef class Probe(Command):
@@ -649,7 +656,8 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     check_timeout(timeout)
     if wire.plans is not None:
         (<Plans>wire.plans).heed(
-            operation if start.__name__ == "execute" else "SELECT", parameters is not None)
+            "SELECT" if getattr(start, "__name__", None) == "callproc" else operation,
+            parameters is not None)
     request = Foreign.__new__(Foreign)
     request.start, request.operation, request.parameters = start, operation, parameters
     if session is None:

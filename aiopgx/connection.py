@@ -273,7 +273,9 @@ class Connection:
         impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
         cursor = Cursor(self, impl, self._timeout, self._echo)
         try:
-            await cursor.execute("SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'")
+            await cursor.execute(
+                "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
+            )
             rows = await cursor.fetchall()
         finally:
             cursor.close()
