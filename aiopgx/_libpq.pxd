@@ -68,6 +68,8 @@ cdef enum:
 
 cdef enum:
     PG_DIAG_SQLSTATE = 67       # 'C'
+    PG_DIAG_CONTEXT = 87        # 'W'
+    PG_DIAG_SOURCE_FUNCTION = 82    # 'R'
     PG_DIAG_SEVERITY_NONLOCALIZED = 86  # 'V'
 
 cdef struct PQ:
@@ -82,6 +84,14 @@ cdef struct PQ:
     int (*sendQueryParams)(
         PGconn *, const char *, int, const unsigned int *, const char *const *, const int *,
         const int *, int) noexcept
+    int (*sendPrepare)(
+        PGconn *, const char *, const char *, int, const unsigned int *) noexcept
+    int (*sendDescribePrepared)(PGconn *, const char *) noexcept
+    int (*sendQueryPrepared)(
+        PGconn *, const char *, int, const char *const *, const int *, const int *, int) noexcept
+    int (*nparams)(const PGresult *) noexcept
+    unsigned int (*paramtype)(const PGresult *, int) noexcept
+    const char *(*parameterStatus)(const PGconn *, const char *) noexcept
     int (*flush)(PGconn *) noexcept
     int (*consumeInput)(PGconn *) noexcept
     int (*isBusy)(PGconn *) noexcept
@@ -124,6 +134,7 @@ cdef struct PQ:
     int (*exitPipelineMode)(PGconn *) noexcept
     int (*pipelineStatus)(const PGconn *) noexcept
     int (*pipelineSync)(PGconn *) noexcept
+    int (*sendFlushRequest)(PGconn *) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.
     PGcancelConn *(*cancelCreate)(PGconn *) noexcept
     int (*cancelStart)(PGcancelConn *) noexcept
@@ -131,6 +142,7 @@ cdef struct PQ:
     int (*cancelSocket)(const PGcancelConn *) noexcept
     void (*cancelReset)(PGcancelConn *) noexcept
     void (*cancelFinish)(PGcancelConn *) noexcept
+    int (*sendClosePrepared)(PGconn *, const char *) noexcept
     int (*sendClosePortal)(PGconn *, const char *) noexcept
     int (*sendPipelineSync)(PGconn *) noexcept
 

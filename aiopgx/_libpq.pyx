@@ -62,6 +62,18 @@ cdef int _load() except -1:
     pq.sendQueryParams = <int (*)(
         PGconn *, const char *, int, const unsigned int *, const char *const *, const int *,
         const int *, int) noexcept>_need(h, "PQsendQueryParams")
+    pq.sendPrepare = <int (*)(
+        PGconn *, const char *, const char *, int, const unsigned int *) noexcept>_need(
+            h, "PQsendPrepare")
+    pq.sendDescribePrepared = <int (*)(PGconn *, const char *) noexcept>_need(
+        h, "PQsendDescribePrepared")
+    pq.sendQueryPrepared = <int (*)(
+        PGconn *, const char *, int, const char *const *, const int *, const int *,
+        int) noexcept>_need(h, "PQsendQueryPrepared")
+    pq.nparams = <int (*)(const PGresult *) noexcept>_need(h, "PQnparams")
+    pq.paramtype = <unsigned int (*)(const PGresult *, int) noexcept>_need(h, "PQparamtype")
+    pq.parameterStatus = <const char *(*)(const PGconn *, const char *) noexcept>_need(
+        h, "PQparameterStatus")
     pq.flush = <int (*)(PGconn *) noexcept>_need(h, "PQflush")
     pq.consumeInput = <int (*)(PGconn *) noexcept>_need(h, "PQconsumeInput")
     pq.isBusy = <int (*)(PGconn *) noexcept>_need(h, "PQisBusy")
@@ -106,6 +118,9 @@ cdef int _load() except -1:
     pq.exitPipelineMode = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQexitPipelineMode")
     pq.pipelineStatus = <int (*)(const PGconn *) noexcept>aiopgx_dlsym(h, "PQpipelineStatus")
     pq.pipelineSync = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQpipelineSync")
+    pq.sendFlushRequest = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendFlushRequest")
+    pq.sendClosePrepared = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
+        h, "PQsendClosePrepared")
     pq.cancelCreate = <PGcancelConn *(*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQcancelCreate")
     pq.cancelStart = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelStart")
     pq.cancelPoll = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelPoll")
