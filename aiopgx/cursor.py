@@ -98,8 +98,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", parameters)
+            self._log(parameters, operation)
         if timeout is None:
             timeout = self._timeout
         if self._shape == SHAPE_FOREIGN:
@@ -169,12 +168,9 @@ class Cursor:
 
     async def _command(self, operation: str) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
-        refusal = self._wire.refusal("cursor.execute", self._session)
-        if refusal is not None:
-            raise refusal
+        self._ready("cursor.execute")
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", None)
+            self._log(None, operation)
         waiter = outcome = None
         try:
             waiter = command(self._wire, operation, None, self._timeout, self._session)
@@ -200,12 +196,9 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
-        refusal = self._wire.refusal("cursor.callproc", self._session)
-        if refusal is not None:
-            raise refusal
+        self._ready("cursor.callproc")
         if self._echo:
-            logger.info("CALL %s", procname)
-            logger.info("%r", parameters)
+            self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
         _refuse_nul(procname)
@@ -231,6 +224,16 @@ class Cursor:
         finally:
             del waiter, error  # as above
 
+    def _ready(self, caller: str) -> None:
+        """Raise if somebody else uses the connection, as execute() does by itself."""
+        refusal = self._wire.refusal(caller, self._session)
+        if refusal is not None:
+            raise refusal
+
+    def _log(self, parameters: Any, *operation: Any) -> None:
+        logger.info(*operation, stacklevel=2)
+        logger.info("%r", parameters, stacklevel=2)
+
     def _refused(self, operation: Any) -> None:
         """Nothing was sent: leave what psycopg2 leaves of the statement before."""
         if self.closed or isinstance(operation, Composable):
@@ -244,11 +247,10 @@ class Cursor:
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
-        """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
+        """Leave no rows behind, and close what is not proved clean."""
         self._result = self._psycopg
-        if isinstance(exc, asyncio.CancelledError) or not waiter.done():
-            if self._wire.abandon(waiter):
-                self._conn.close()
+        if self._wire.give_up(waiter, exc):
+            self._conn.close()
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()
