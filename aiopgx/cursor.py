@@ -168,7 +168,9 @@ class Cursor:
 
     async def _command(self, operation: str) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
-        self._ready("cursor.execute")
+        refusal = self._wire.refusal("cursor.execute", self._session)
+        if refusal is not None:
+            raise refusal
         if self._echo:
             self._log(None, operation)
         waiter = outcome = None
@@ -196,7 +198,9 @@ class Cursor:
 
         parameters: sequence, or mapping of argument names.
         """
-        self._ready("cursor.callproc")
+        refusal = self._wire.refusal("cursor.callproc", self._session)
+        if refusal is not None:
+            raise refusal
         if self._echo:
             self._log(parameters, "CALL %s", procname)
         if timeout is None:
@@ -223,12 +227,6 @@ class Cursor:
             raise
         finally:
             del waiter, error  # as above
-
-    def _ready(self, caller: str) -> None:
-        """Raise if somebody else uses the connection, as execute() does by itself."""
-        refusal = self._wire.refusal(caller, self._session)
-        if refusal is not None:
-            raise refusal
 
     def _log(self, parameters: Any, *operation: Any) -> None:
         logger.info(*operation, stacklevel=2)

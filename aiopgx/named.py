@@ -242,6 +242,12 @@ class NamedCursor(Cursor):
     def _refuse(self, reason: str) -> None:
         raise make_error(psycopg2.ProgrammingError, reason, self._psycopg)
 
+    def _ready(self, caller: str) -> None:
+        """Raise if somebody else uses the connection."""
+        refusal = self._wire.refusal(caller, self._session)
+        if refusal is not None:
+            raise refusal
+
     def _transaction_mark(self) -> int | None:
         """What tells the transaction that is open from later ones, None if none is known to be."""
         return self._wire.rests if self._wire.status in _OPEN else None
