@@ -20,8 +20,7 @@ cdef class Text:
     cdef bytes columns                  # not 0 for each placeholder that is bound as a column; or None
     cdef bint arrays                    # there are casts to arrays
     cdef readonly bint quotes           # there is a literal in quotes, or a name
-    cdef public bint failed             # the server has refused it once
-    cdef readonly set proven            # (database, types) for which the server has taken it
+    cdef readonly dict proven           # (database, types): whether the server has prepared it
     cdef bint has_parameters
     cdef Slot *slots                    # of an eligible text
 

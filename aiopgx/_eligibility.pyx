@@ -292,7 +292,7 @@ cpdef Text read_text(object operation, bint has_parameters):
         self.sql = numbered(tokens)
         self.quotes = b"'" in self.sql
         self.note_binds()
-        self.proven = set()
+        self.proven = {}
         self.eligible = True
     except UnicodeEncodeError:
         self.reason = "the text can't be encoded"

@@ -47,6 +47,7 @@ DEFAULT_MAXIMUM = 100
 cdef enum:
     MAX_TEXT = 20000            # characters of a text that is remembered
     MIN_TEXTS = 100             # texts that are counted at a time, at least
+    MAX_CLOSED = 1000           # statements that are closed at a time
 
 # Types that a literal without a type, or a parameter without one, is read into alike. Not interval
 # ('5' is five days where a column says so), and of user's types only those that have no checks.
@@ -186,6 +187,16 @@ cdef class Plans:
         self.threshold = -1 if threshold is None else min(threshold, 2**31 - 1)
 
     @property
+    def executions(self):
+        """How often a statement was executed by its name."""
+        return self.tick
+
+    @property
+    def texts(self):
+        """The texts that are counted, in their dicts."""
+        return [*self.recent, *self.older]
+
+    @property
     def names_in_use(self):
         """The names of the prepared statements."""
         return [(<Plan>plan).name for plan in self.prepared]
@@ -266,7 +277,7 @@ cdef class Plans:
         """A statement was prepared; the one that was not used for the longest time has to go."""
         cdef Plan other, eldest = None
         self.prepared.append(plan)
-        self.use(plan)
+        plan.used = self.tick
         if self.maximum is None or len(self.prepared) <= self.maximum:
             return 0
         for other in self.prepared:
@@ -302,9 +313,18 @@ cdef class Plans:
 
     cdef bint watches(self, object prepare) except -1:
         """Whether an execution counts."""
+        if self.maximum == 0:
+            return False
         if prepare is not None:
             return prepare
         return self.threshold >= 0 and (self.pooler != POOLED or self.given)
+
+    cdef list closed(self, bint several):
+        """Take out names that are to be closed now."""
+        count = MAX_CLOSED if several else 1
+        names = self.doomed[:count]
+        del self.doomed[:count]
+        return names
 
     def forget(self):
         """What was prepared may be outdated: texts are counted from the beginning."""
@@ -395,6 +415,12 @@ cpdef Text text_of(str operation, bint has_parameters):
     return _text_of(operation, has_parameters)
 
 
+cdef bint is_refusal(PGresult *res) noexcept:
+    """Whether a statement can't be prepared: not for want of time, a lock or a right."""
+    cdef const char *state = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
+    return state != NULL and strncmp(state, b"42", 2) == 0 and strncmp(state, b"42501", 5) != 0
+
+
 # A parameter that was refused before anything was executed; the words around are the server's language.
 cdef object _at_parameter = re.compile(rb"\$[0-9]+(?: = .*)?\Z", re.DOTALL).search
 
@@ -413,3 +439,9 @@ cdef bint nothing_was_done(PGresult *res) except -1:
     if context == NULL:
         return strncmp(state, b"42", 2) == 0
     return _at_parameter(<bytes>context) is not None
+
+
+def can_bind(Text text, parameters):
+    """Whether parameters that Text.admits() can be bound, by the adapters that are registered."""
+    cdef tuple values = text.arrange(parameters)
+    return Binds.of(values, text.untyped(values)) is not None

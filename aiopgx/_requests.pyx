@@ -47,6 +47,7 @@ from ._plans cimport (
     Plan,
     Plans,
     describe,
+    is_refusal,
     nothing_was_done,
     text_of,
 )
@@ -60,6 +61,10 @@ cdef extern from "_frames.h":
 # Characters of a text, up to which its verdict is kept.
 cdef enum:
     CACHED = 20000
+
+# Bytes of an identifier that every server keeps: NAMEDATALEN - 1.
+cdef enum:
+    MAX_IDENTIFIER = 63
 
 cdef int READY = STATUS_READY
 cdef int BEGUN = STATUS_BEGIN
@@ -197,6 +202,7 @@ cdef class Prepared(Statement):
     cdef tuple values
     cdef bytes name             # while it is prepared
     cdef Stage stage
+    cdef bint unfit             # the server has refused to prepare it
     cdef bint in_transaction
 
     cdef bint sent_by(self, Wire wire) except -1:
@@ -226,7 +232,8 @@ cdef class Prepared(Statement):
         self.plans.use(self.plan)
         return pq.sendQueryPrepared(
             wire.conn, PyBytes_AS_STRING(self.plan.name), binds.count, binds.values,
-            binds.lengths, binds.formats, self.in_binary())
+            binds.lengths, binds.formats, self.in_binary()) \
+            and (not wire.piping or pq.pipelineSync(wire.conn))
 
     cdef bint in_binary(self) except -1:
         oids = self.plan.oids
@@ -237,6 +244,9 @@ cdef class Prepared(Statement):
 
     cdef object outcome(self, Wire wire):
         cdef bint failed = self.result != NULL and pq.resultStatus(self.result) == PGRES_FATAL_ERROR
+        if self.stage == WRITE and self.unfit and not failed:
+            self.plan.never = True      # the text works, and it can't be prepared
+            self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = False
         if self.stage == WRITE or self.result == NULL:
             return Statement.outcome(self, wire)
         if self.stage == EXECUTE and not failed:
@@ -250,12 +260,12 @@ cdef class Prepared(Statement):
             self.lesson = Lesson.of(self.hot, self.binds.signature())
             self.stage = WRITE
         elif failed:
-            if self.stage != READ:
-                self.plan.never = self.hot.text.failed = True
+            self.unfit = self.stage != READ and is_refusal(self.result)
             self.stage = WRITE
         else:
             self.stage = self.next_stage(wire)
         pq.clear(self.kept())
+        self.extended = False           # it goes alone from now on
         return AGAIN
 
     cdef object give_up(self, Wire wire):
@@ -283,13 +293,19 @@ cdef class Prepared(Statement):
             return self.never()
         self.plan.name = self.name
         self.plans.add(self.plan)
-        self.hot.text.proven.add((wire.raw.dsn, self.binds.signature()))
+        self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = True
         return EXECUTE if self.plan.admits(self.values, self.in_transaction) else WRITE
 
     cdef Stage never(self):
         self.plan.never = True
         self.plans.doomed.append(self.name)
         return WRITE
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        Statement.answer(self, wire, outcome)
+        if self.plans.doomed and not wire.is_closed():
+            look_after(wire, self.plans)
+        return 0
 
 
 cdef class Foreign(Request):
@@ -373,6 +389,8 @@ cdef class Opening(Command):
     cdef Request follower       # None: nothing but the transaction is wanted
 
     cdef Turn turn(self, Wire wire) except? DROP:
+        if wire.engaged():
+            return WAIT                 # for what may open the transaction
         return GO if (<Session>self.session).status == READY else DROP
 
     cdef int send(self, Wire wire) except -1:
@@ -409,10 +427,22 @@ cdef class Pause(Request):
         return DROP
 
 
-cdef class PortalEnd(Command):
-    """Frees a portal. The server is asked first whether it is there: CLOSE must not fail.
+cdef class Close(Statement):
+    """The protocol's message that frees a portal: no error if there is none of the name."""
 
-    A CLOSE that fails would abort the transaction it runs in. In an aborted transaction it waits:
+    cdef bytes name             # as it is, where SQL cuts identifiers off
+
+    cdef bint sent_by(self, Wire wire) except -1:
+        return pq.sendClosePortal(wire.conn, PyBytes_AS_STRING(self.name)) \
+            and (not wire.piping or pq.sendPipelineSync(wire.conn))    # which does not flush
+
+
+cdef class PortalEnd(Command):
+    """Frees a portal; one that is gone already, by ways that nobody has seen, is no error.
+
+    By the protocol's Close if that can be had and means the same name, which goes out together with
+    what follows (`extended`). Else the server is asked first whether the portal is there: a CLOSE
+    that fails would abort the transaction it runs in. In an aborted transaction both wait:
     ROLLBACK TO may bring the portal back into reach.
     """
 
@@ -426,10 +456,19 @@ cdef class PortalEnd(Command):
     cdef Turn turn(self, Wire wire) except? DROP:
         if not self.portals.lasts(self.portal):
             return DROP                 # its transaction has ended meanwhile
+        if wire.engaged():
+            return WAIT
         status = wire.transaction_status()
         return GO if status == IDLE or status == INTRANS else WAIT
 
     cdef int send(self, Wire wire) except -1:
+        cdef Close close
+        if self.extended:
+            close = Close.__new__(Close)
+            close.impl, close.query = wire.control(), b"CLOSE " + self.portal.quoted
+            close.name, close.shape = self.portal.name, SHAPE_TUPLE
+            self.how = close
+            return close.send(wire)
         if self.found:
             self.text = b"CLOSE " + self.portal.quoted
         else:
@@ -441,7 +480,7 @@ cdef class PortalEnd(Command):
 
     cdef object outcome(self, Wire wire):
         outcome = Command.outcome(self, wire)
-        if self.found or not (outcome or wire.control()).rowcount:
+        if self.extended or self.found or not (outcome or wire.control()).rowcount:
             return None
         self.found = True
         return AGAIN
@@ -456,6 +495,11 @@ cdef class PortalEnd(Command):
             self.waiter.set_exception(outcome)
             self.waiter.exception()     # else the loop complains when nobody awaits it
         return 0
+
+
+cdef bint _stays_whole(bytes name) except -1:
+    """Whether a name means the same as an identifier in SQL, in any encoding; "" is not one."""
+    return 0 < len(name) <= MAX_IDENTIFIER and name.isascii()
 
 
 cdef bint _may_travel(operation, bint has_parameters) except -1:
@@ -476,7 +520,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     cdef Plan plan
     cdef Prepared request
     cdef int status
-    if hot is None or hot.text.failed:
+    if hot is None:
         return None
     values = hot.text.arrange(parameters)
     if values is None or hot.text.judge(values) != SAME:
@@ -513,6 +557,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
         request.stage = READ
     else:
         request.stage = PARSE if plan.name is None else EXECUTE
+        request.extended = plan.name is not None and pq.enterPipelineMode != NULL
     request.in_transaction = status == INTRANS
     return request
 
@@ -532,7 +577,8 @@ cdef bint may_prepare(Wire wire, Plans plans, Text text, bytes signature, bint i
         plans.pooler = TO_ASK
     if plans.pooler != DIRECT and not plans.given and prepare is None:
         return False
-    return not in_transaction or (wire.raw.dsn, signature) in text.proven
+    proven = text.proven.get((wire.raw.dsn, signature))
+    return proven or (proven is None and not in_transaction)
 
 
 cdef class Probe(Command):
@@ -561,14 +607,67 @@ cdef class Probe(Command):
         return Command.answer(self, wire, outcome)
 
 
+cdef class PlanEnd(Command):
+    """Frees prepared statements: by the protocol's Close, which can't fail, else by DEALLOCATE."""
+
+    cdef Plans plans
+    cdef list names
+
+    def __cinit__(self):
+        self.housekeeping = True
+        self.extended = pq.sendClosePrepared != NULL
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        if wire.engaged():
+            return WAIT
+        status = wire.transaction_status()
+        return GO if status == IDLE or (self.extended and status == INTRANS) else WAIT
+
+    cdef int send(self, Wire wire) except -1:
+        self.names = self.plans.closed(wire.piping)
+        if not wire.piping:
+            self.text = b"DEALLOCATE " + <bytes>self.names[0]
+            return Command.send(self, wire)
+        for name in self.names:
+            if not pq.sendClosePrepared(wire.conn, PyBytes_AS_STRING(<bytes>name)):
+                raise wire.broken()
+        if not pq.sendPipelineSync(wire.conn):      # which does not flush
+            raise wire.broken()
+        return 0
+
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        if self.how is not None:
+            return Command.take(self, wire, res)
+        return Request.take(self, wire, res)
+
+    cdef object outcome(self, Wire wire):
+        return None if self.how is None else Command.outcome(self, wire)
+
+    cdef object reason(self, Wire wire, object error):
+        return error
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        self.plans.closing = False      # what has failed was gone already, or goes with the session
+        Command.answer(self, wire, outcome)
+        if not wire.is_closed():
+            look_after(wire, self.plans)
+        return 0
+
+
 cdef int look_after(Wire wire, Plans plans) except -1:
     """What is to be done for the prepared statements, behind the user's request."""
     cdef Probe probe
+    cdef PlanEnd end
     if plans.pooler == TO_ASK:
         plans.pooler = ASKED
         probe = Probe.__new__(Probe)
         probe.plans = plans
         wire.put(probe, None)
+    if plans.doomed and not plans.closing:
+        plans.closing = True
+        end = PlanEnd.__new__(PlanEnd)
+        end.plans = plans
+        wire.put(end, None)
     return 0
 
 
@@ -605,14 +704,14 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if is_closed(impl) or wire.is_closed():
         raise wire.closed_error("cursor already closed")
     request.impl, request.shape = impl, shape
+    if (wire.head is not None or session is not None and session.status == READY) \
+            and plain and wire.plain and pq.enterPipelineMode != NULL and type(request) is Statement:
+        request.extended = _may_travel(operation, bool(parameters))
     if session is None:
         waiter = wire.put(request, timeout)
     else:
-        if session.status == READY and plain and wire.plain and pq.enterPipelineMode != NULL \
-                and type(request) is Statement:
-            request.extended = _may_travel(operation, bool(parameters))
         waiter = session.put(wire, request, timeout)
-    if plans is not None and plans.pooler == TO_ASK:
+    if plans is not None and (plans.pooler == TO_ASK or plans.doomed):
         look_after(wire, plans)
     return waiter
 
@@ -642,7 +741,8 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     check_timeout(timeout)
     if wire.plans is not None:
         (<Plans>wire.plans).heed(
-            operation if start.__name__ == "execute" else "SELECT", parameters is not None)
+            "SELECT" if getattr(start, "__name__", None) == "callproc" else operation,
+            parameters is not None)
     request = Foreign.__new__(Foreign)
     request.start, request.operation, request.parameters = start, operation, parameters
     if session is None:
@@ -697,5 +797,6 @@ def end_portal(Wire wire, portals, portal, timeout):
     """
     cdef PortalEnd request = PortalEnd.__new__(PortalEnd)
     request.portals, request.portal = portals, portal
+    request.extended = wire.native and pq.sendClosePortal != NULL and _stays_whole(portal.name)
     waiter = wire.put(request, timeout)
     return waiter if wire.users == 0 and request.begun else None

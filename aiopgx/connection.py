@@ -244,7 +244,10 @@ class Connection:
             raise refusal
         self._begun = True
         try:
-            await self._reach()
+            try:
+                await self._reach()
+            finally:
+                del self._arguments  # there may be a password in them
             oids = await self._get_oids() if self._enable_hstore else None
             self._register_types(oids)
         except BaseException as exc:
@@ -273,7 +276,9 @@ class Connection:
         impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
         cursor = Cursor(self, impl, self._timeout, self._echo)
         try:
-            await cursor.execute("SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'")
+            await cursor.execute(
+                "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
+            )
             rows = await cursor.fetchall()
         finally:
             cursor.close()

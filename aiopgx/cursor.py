@@ -5,13 +5,14 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
+from ._core import Wire
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from .copy import copy_expert, copy_from, copy_records, copy_to
@@ -25,7 +26,19 @@ from .transaction import (
 from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection  # what `Cursor.connection` is for those who use it
+
+
+class Owner(Protocol):
+    """What a cursor asks of its connection."""
+
+    _wire: Wire
+    _raise_query_canceled: bool
+
+    @property
+    def closed(self) -> int: ...
+
+    def close(self) -> Any: ...
 
 
 class Cursor:
@@ -42,7 +55,7 @@ class Cursor:
 
     def __init__(
         self,
-        conn: "Connection",
+        conn: Owner,
         impl: Any,
         timeout: float | None,
         echo: bool,
@@ -86,8 +99,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", parameters)
+            self._log(parameters, operation)
         if timeout is None:
             timeout = self._timeout
         if self._shape == SHAPE_FOREIGN:
@@ -161,8 +173,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", None)
+            self._log(None, operation)
         waiter = outcome = None
         try:
             waiter = command(self._wire, operation, None, self._timeout, self._session)
@@ -192,8 +203,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info("CALL %s", procname)
-            logger.info("%r", parameters)
+            self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
         _refuse_nul(procname)
@@ -219,6 +229,10 @@ class Cursor:
         finally:
             del waiter, error  # as above
 
+    def _log(self, parameters: Any, *operation: Any) -> None:
+        logger.info(*operation, stacklevel=2)
+        logger.info("%r", parameters, stacklevel=2)
+
     def _refused(self, operation: Any) -> None:
         """Nothing was sent: leave what psycopg2 leaves of the statement before."""
         if self.closed or isinstance(operation, Composable):
@@ -232,17 +246,16 @@ class Cursor:
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
-        """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
+        """Leave no rows behind, and close what is not proved clean."""
         self._result = self._psycopg
-        if isinstance(exc, asyncio.CancelledError) or not waiter.done():
-            if self._wire.abandon(waiter):
-                self._conn.close()
+        if self._wire.give_up(waiter, exc):
+            self._conn.close()
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
-            self._conn._loop.call_exception_handler(
+            self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
             )
             raise asyncio.CancelledError
@@ -459,7 +472,7 @@ class Cursor:
     @property
     def connection(self) -> "Connection":
         """The `Connection` of this cursor."""
-        return self._conn
+        return cast("Connection", self._conn)
 
     @property
     def echo(self) -> bool:

@@ -30,8 +30,8 @@ class Proxy:
         directions end at the first end of stream, as many proxies have it.
     deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
 
-    `flowing`, once cleared, holds back whatever comes; set, it is passed on.
-    `trips` counts how often a client has sent something after an answer.
+    `trips` counts how often a client has sent something after an answer. While `held` is set, what
+    clients send is not passed on.
     """
 
     def __init__(self, port, *, delay=0.0, half_close=True, deaf=False):
@@ -41,9 +41,8 @@ class Proxy:
         self.deaf = deaf
         self.trips = 0
         self.answered = True
+        self.held = False
         self.stopping = threading.Event()
-        self.flowing = threading.Event()
-        self.flowing.set()
         self.sockets = set()
         self.threads = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -53,7 +52,6 @@ class Proxy:
     def stop(self):
         """Close everything."""
         self.stopping.set()
-        self.flowing.set()
         for sock in list(self.sockets):
             end(sock, socket.SHUT_RDWR)
         for thread in self.threads:
@@ -96,7 +94,8 @@ class Proxy:
                 if to_server and self.answered:
                     self.trips += 1
                 self.answered = not to_server
-                self.flowing.wait()
+                while to_server and self.held and not self.stopping.is_set():
+                    time.sleep(0.01)
                 target.sendall(data)
         if self.half_close:
             end(target, socket.SHUT_WR)

@@ -124,7 +124,7 @@ async def test_slow_server_holds_up_the_writer(ours, connect, held, in_async):
         for number in range(50_000):
             given += 1
             if number == 1000:
-                proxy.flowing.clear()
+                proxy.held = True
             yield number, 1000 * "x"
 
     async def async_records():
@@ -140,7 +140,7 @@ async def test_slow_server_holds_up_the_writer(ours, connect, held, in_async):
         await asyncio.sleep(0.2)
     assert given < 30_000
     assert not task.done()
-    proxy.flowing.set()
+    proxy.held = False
     await task
     assert cursor.rowcount == 50_000
 
@@ -153,14 +153,14 @@ async def test_held_up_and_given_up(ours, connect, held):
     await cursor.execute("CREATE TEMP TABLE copied (i int, t text)")
 
     def records():
-        proxy.flowing.clear()
+        proxy.held = True
         while True:
             yield 1, 1000 * "x"
 
     with pytest.raises(asyncio.TimeoutError):
         await cursor.copy_records("copied", records(), timeout=1)
     assert conn.closed
-    proxy.flowing.set()
+    proxy.held = False
 
 
 async def test_lost_while_held_up(ours, connect, held):
@@ -170,7 +170,7 @@ async def test_lost_while_held_up(ours, connect, held):
     await cursor.execute("CREATE TEMP TABLE copied (i int, t text)")
 
     def records():
-        proxy.flowing.clear()
+        proxy.held = True
         while True:
             yield 1, 1000 * "x"
 
