@@ -30,6 +30,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
+from ._plans cimport Plans
 from ._requests cimport Statement
 from ._rows cimport SHAPE_TUPLE
 from ._socket cimport socket_next
@@ -320,6 +321,8 @@ cdef object _open(Wire wire, Statement request, impl, bytes query, int shape, ti
         raise wire.closed_error("cursor already closed")
     if b"\0" in query:
         raise ValueError("a statement cannot contain NUL (0x00) characters")
+    if wire.plans is not None:
+        (<Plans>wire.plans).heed(query, False)      # it may be another statement
     request.impl, request.query, request.shape = impl, query, shape
     wire.put(request, timeout)
     return request
