@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -39,7 +40,7 @@ _CATEGORIES: list[tuple[Any, str]] = [
 _NUMBER = re.compile(rb"\s*[+-]?\d+(\.\d*)?([eE][+-]?\d+)?\Z")
 _QUOTED = re.compile(rb"\s*(?:'((?:[^']|'')*)'|E'((?:[^'\\]|''|\\\\)*)')(?:::([\w ]+))?\Z")
 _WORDS = {b"NULL": None, b"true": True, b"false": False}
-_BY_CAST = {
+_BY_CAST: dict[str, Callable[[str], Any]] = {
     "float": float,
     "numeric": Decimal,
     "bytea": lambda text: bytes.fromhex(text[2:]) if text[:2] == "\\x" else text,
@@ -129,7 +130,7 @@ def plain_text(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float() | Decimal():
-            return _digits(value if value else abs(value))
+            return _digits(value or abs(value))
         case bytes():
             return "\\x" + value.hex()
         case date() | time():
@@ -140,7 +141,7 @@ def plain_text(value: Any) -> str:
             return str(value)
 
 
-def _digits(number: float | Decimal) -> str:
+def _digits(number: Any) -> str:
     if isinstance(number, Decimal) and not number.is_finite():
         return "NaN"  # as psycopg2 writes all of these
     text = str(number)
