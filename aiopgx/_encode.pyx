@@ -11,43 +11,17 @@ first record that has others, or a column of another type, has all sent as text,
 with the type's own input function.
 """
 
+cimport cpython.datetime as clock
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.datetime cimport (
-    PyDate_CheckExact,
-    PyDateTime_CheckExact,
-    PyDelta_CheckExact,
-    PyTime_CheckExact,
-    date_day,
-    date_month,
-    date_year,
-    datetime_day,
-    datetime_hour,
-    datetime_microsecond,
-    datetime_minute,
-    datetime_month,
-    datetime_second,
-    datetime_tzinfo,
-    datetime_year,
-    import_datetime,
-    time_hour,
-    time_microsecond,
-    time_minute,
-    time_second,
-    time_tzinfo,
-    timedelta_days,
-    timedelta_microseconds,
-    timedelta_seconds,
-)
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.list cimport PyList_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.limits cimport INT_MAX
 from libc.math cimport isfinite, isinf, isnan
-from libc.string cimport memchr, memcpy, strlen
+from libc.string cimport memchr, memcpy, memmove, strlen
 
 import codecs
 import datetime
@@ -55,11 +29,20 @@ import decimal
 import uuid
 
 import psycopg2
-import psycopg2._psycopg
 import psycopg2.extensions
 from psycopg2.extensions import ISQLQuote
 
-from ._literals import UUIDAdapter, field_text, in_quotes, plain_text, simple
+from ._literals import (
+    PLAIN,
+    field_text,
+    hint,
+    in_quotes,
+    number_text,
+    plain_text,
+    rounded,
+    shortened,
+    simple,
+)
 
 cdef extern from "_frames.h":
     pass
@@ -116,12 +99,11 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
     char *PyOS_double_to_string(double, char, int, int, int *)
     int Py_DTSF_ADD_DOT_0
-    tuple PySequence_Tuple(object)
 
 cdef extern from "<stdlib.h>":
     float strtof(const char *, char **)
 
-import_datetime()
+clock.import_datetime()
 
 cdef enum:
     CHUNK = 1 << 16             # bytes, after which fill() returns
@@ -169,7 +151,7 @@ cdef dict type_names = {
     INTERVAL: "interval", UUID: "uuid", JSON: "json", JSONB: "jsonb",
 }
 
-# Python types, as bits of Encoder.own, each with psycopg2's own adapter.
+# Python types, as bits of Encoder.own, in the order of PLAIN.
 cdef enum:
     OWN_INT = 1 << 0
     OWN_BOOL = 1 << 1
@@ -189,21 +171,10 @@ cdef type UUIDType = uuid.UUID
 cdef object utc_zone = datetime.timezone.utc
 cdef object DataError = psycopg2.DataError
 
-cdef list own_adapters = [
-    (int, psycopg2.extensions.Int), (bool, psycopg2.extensions.Boolean),
-    (float, psycopg2.extensions.Float), (str, psycopg2.extensions.QuotedString),
-    (bytes, psycopg2.extensions.Binary), (list, psycopg2._psycopg.List),
-    (datetime.date, psycopg2._psycopg.DateFromPy), (datetime.time, psycopg2._psycopg.TimeFromPy),
-    (datetime.datetime, psycopg2._psycopg.TimestampFromPy),
-    (datetime.timedelta, psycopg2._psycopg.IntervalFromPy), (Decimal, psycopg2._psycopg.Decimal),
-    (uuid.UUID, UUIDAdapter),
-]
-
-
 cdef unsigned int own_types() except? 0:
     cdef unsigned int own = 0
     adapters = psycopg2.extensions.adapters
-    for i, (cls, adapter) in enumerate(own_adapters):
+    for i, (cls, adapter) in enumerate(PLAIN.items()):
         if adapters.get((cls, ISQLQuote)) is adapter:
             own |= 1u << <unsigned int>i
     return own
@@ -327,7 +298,7 @@ cdef class Encoder:
     cdef object checked(self, record):
         """A record as a tuple."""
         if PyList_CheckExact(record):
-            return PySequence_Tuple(record)
+            return tuple(<list>record)
         if isinstance(record, (str, bytes, bytearray, dict)):
             raise DataError(f"a sequence of values is wanted, not {type(record).__name__}")
         try:
@@ -397,12 +368,12 @@ cdef class Encoder:
             out = self.room(8)
             aiopgx_put32(out, 4)
             aiopgx_put32(out + 4, <unsigned int>aiopgx_days(
-                date_year(value), date_month(value), date_day(value)))
+                clock.date_year(value), clock.date_month(value), clock.date_day(value)))
         else:                           # INTERVAL: microseconds, days, months
             out = self.room(20)
             aiopgx_put32(out, 16)
-            aiopgx_put64(out + 4, timedelta_seconds(value) * 1000000LL + timedelta_microseconds(value))
-            aiopgx_put32(out + 12, <unsigned int>timedelta_days(value))
+            aiopgx_put64(out + 4, clock.timedelta_seconds(value) * 1000000LL + clock.timedelta_microseconds(value))
+            aiopgx_put32(out + 12, <unsigned int>clock.timedelta_days(value))
             aiopgx_put32(out + 16, 0)
         return 0
 
@@ -422,11 +393,11 @@ cdef class Encoder:
                 or PyLong_CheckExact(value) and self.is_own(OWN_INT) \
                 or PyFloat_CheckExact(value) and self.is_own(OWN_FLOAT)
         if kind == TIMESTAMP or kind == TIMESTAMPTZ:
-            return PyDateTime_CheckExact(value) and self.is_own(OWN_DATETIME) \
-                and (datetime_tzinfo(value) is not None) == (kind == TIMESTAMPTZ)
+            return clock.PyDateTime_CheckExact(value) and self.is_own(OWN_DATETIME) \
+                and (clock.datetime_tzinfo(value) is not None) == (kind == TIMESTAMPTZ)
         if kind == TIME or kind == TIMETZ:
-            return PyTime_CheckExact(value) and self.is_own(OWN_TIME) \
-                and (time_tzinfo(value) is not None) == (kind == TIMETZ)
+            return clock.PyTime_CheckExact(value) and self.is_own(OWN_TIME) \
+                and (clock.time_tzinfo(value) is not None) == (kind == TIMETZ)
         if kind == BYTEA:
             return PyBytes_CheckExact(value) and self.is_own(OWN_BYTES)
         if kind == UUID:
@@ -434,13 +405,13 @@ cdef class Encoder:
         if kind == BOOL:
             return (value is True or value is False) and self.is_own(OWN_BOOL)
         if kind == DATE:
-            return PyDate_CheckExact(value) and self.is_own(OWN_DATE)
-        return PyDelta_CheckExact(value) and self.is_own(OWN_TIMEDELTA)
+            return clock.PyDate_CheckExact(value) and self.is_own(OWN_DATE)
+        return clock.PyDelta_CheckExact(value) and self.is_own(OWN_TIMEDELTA)
 
     cdef object fitting(self, int kind, object value, object plain):
         """What its literal says as a value that fits, or None for NULL; raises if there is none."""
         converted = NotImplemented
-        if plain is None or type(plain) in _exact and self.fits(kind, plain):
+        if plain is None or type(plain) in PLAIN and self.fits(kind, plain):
             return plain
         cls = type(plain)
         if kind == INT4 or kind == INT8 or kind == INT2:
@@ -450,7 +421,7 @@ cdef class Encoder:
             if cls is int or cls is Decimal:
                 return as_float(plain, kind == FLOAT4)
         elif kind == TEXT:
-            converted = _text_of_number(plain)
+            converted = number_text(plain)
         elif kind == DATE:
             if cls is datetime.datetime and plain.tzinfo is None:
                 return plain.date()
@@ -621,7 +592,7 @@ cdef class Encoder:
         if first == groups:
             weight, negative = 0, False
         elif first:
-            at = move_groups(at, first, groups)
+            memmove(at, at + 2 * first, 2 * (groups - first))
         self.used -= 2 * first
         groups -= first
         aiopgx_put32(out, <unsigned int>(8 + 2 * groups))
@@ -635,18 +606,18 @@ cdef class Encoder:
         cdef char *out = self.room(12 if kind == TIME else 16)
         aiopgx_put32(out, 8 if kind == TIME else 12)
         aiopgx_put64(out + 4, microseconds(
-            time_hour(value), time_minute(value), time_second(value), time_microsecond(value)))
+            clock.time_hour(value), clock.time_minute(value), clock.time_second(value), clock.time_microsecond(value)))
         if kind == TIMETZ:
             aiopgx_put32(out + 12, <unsigned int>-seconds_east(value))
         return 0
 
     cdef int put_stamp(self, int kind, object value) except -1:
         cdef long long since = aiopgx_days(
-            datetime_year(value), datetime_month(value), datetime_day(value)) * 86400000000LL
+            clock.datetime_year(value), clock.datetime_month(value), clock.datetime_day(value)) * 86400000000LL
         cdef char *out
-        since += microseconds(datetime_hour(value), datetime_minute(value), datetime_second(value),
-                              datetime_microsecond(value))
-        if kind == TIMESTAMPTZ and datetime_tzinfo(value) is not utc_zone:
+        since += microseconds(clock.datetime_hour(value), clock.datetime_minute(value), clock.datetime_second(value),
+                              clock.datetime_microsecond(value))
+        if kind == TIMESTAMPTZ and clock.datetime_tzinfo(value) is not utc_zone:
             since -= seconds_east(value) * 1000000LL
         out = self.room(12)
         aiopgx_put32(out, 8)
@@ -774,33 +745,7 @@ cdef class Encoder:
         """The error of a value that has no form for the kind, or none that is surely the same."""
         self.unfit = True
         return DataError(f"{shortened(value)} ({type(value).__name__}) is not encoded as "
-                         f"{type_names[kind]}{suffix}{hint(kind, value)}")
-
-
-cdef set _exact = {cls for cls, _ in own_adapters}
-
-
-cdef object _text_of_number(plain):
-    """What the server's assignment of a number, bool or UUID to a text stores."""
-    if type(plain) is bool:
-        return "true" if plain else "false"
-    if type(plain) is int or type(plain) is UUIDType:
-        return str(plain)
-    if type(plain) is float:
-        if not isfinite(<double>plain):
-            return "NaN" if isnan(<double>plain) else "Infinity" if plain > 0 else "-Infinity"
-        plain = Decimal(repr(plain))
-    if type(plain) is Decimal:
-        return format(plain if plain else abs(plain), "f") if plain.is_finite() else "NaN"
-    return NotImplemented
-
-
-cdef object rounded(number):
-    """A number as the server rounds it to an integer: halves away from zero."""
-    exact = number if type(number) is Decimal else Decimal(repr(number))
-    if not exact.is_finite():
-        raise DataError(f"cannot convert {number} to integer")
-    return int(exact.to_integral_value(decimal.ROUND_HALF_UP))
+                         f"{type_names[kind]}{suffix}{hint(type_names[kind], value)}")
 
 
 cdef object as_float(number, bint single):
@@ -821,21 +766,6 @@ cdef object as_float(number, bint single):
     return converted
 
 
-cdef str shortened(value):
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-cdef str hint(int kind, value):
-    if (kind == JSON or kind == JSONB) and isinstance(value, (dict, list)):
-        return ": wrap it in psycopg2.extras.Json"
-    if kind == TIMESTAMPTZ and isinstance(value, datetime.date):
-        return " unless the first record has one without time zone, too"
-    if (kind == TIMESTAMP or kind == DATE) and getattr(value, "tzinfo", None) is not None:
-        return ": its outcome depends on the session's time zone"
-    return ""
-
-
 cdef long long microseconds(int hour, int minute, int second, int micro) noexcept:
     return ((hour * 60 + minute) * 60 + second) * 1000000LL + micro
 
@@ -845,8 +775,8 @@ cdef int seconds_east(value) except? -1:
     offset = value.utcoffset()
     if offset is None:
         raise DataError(f"{shortened(value)} has a time zone, but no offset")
-    seconds = timedelta_days(offset) * 86400 + timedelta_seconds(offset)
-    if timedelta_microseconds(offset) or not -57600 < seconds < 57600:
+    seconds = clock.timedelta_days(offset) * 86400 + clock.timedelta_seconds(offset)
+    if clock.timedelta_microseconds(offset) or not -57600 < seconds < 57600:
         raise DataError(f"time zone displacement out of range: {offset}")
     return seconds
 
@@ -872,11 +802,3 @@ cdef int fill_groups(char *at, Py_ssize_t groups, const char *text, Py_ssize_t s
             place += 1
         aiopgx_put16(out, group)
     return 0
-
-
-cdef char *move_groups(char *at, Py_ssize_t first, Py_ssize_t groups) noexcept:
-    """Let go of leading groups that are 0."""
-    cdef Py_ssize_t i
-    for i in range(2 * (groups - first)):
-        at[i] = at[2 * first + i]
-    return at

@@ -4,7 +4,7 @@ import codecs
 import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,22 +13,20 @@ from psycopg2 import _psycopg, extensions, extras
 from psycopg2.extensions import ISQLQuote, adapt, adapters, encodings
 from psycopg2.extras import DateTimeTZRange, HstoreAdapter, Json, Range
 
-UUIDAdapter = extras.UUID_adapter
-
 # The types that are what they are, with the adapter that psycopg2 has for them.
-_PLAIN = {
-    bool: extensions.Boolean,
+PLAIN = {
     int: extensions.Int,
+    bool: extensions.Boolean,
     float: extensions.Float,
     str: extensions.QuotedString,
     bytes: extensions.Binary,
     list: _psycopg.List,
-    datetime: _psycopg.TimestampFromPy,
     date: _psycopg.DateFromPy,
     time: _psycopg.TimeFromPy,
+    datetime: _psycopg.TimestampFromPy,
     timedelta: _psycopg.IntervalFromPy,
     Decimal: _psycopg.Decimal,
-    UUID: UUIDAdapter,
+    UUID: extras.UUID_adapter,
 }
 # What goes into no type that is not known, or into those of one category of pg_type's.
 _CATEGORIES: list[tuple[Any, str]] = [
@@ -64,7 +62,7 @@ def simple(value: Any, raw: Any) -> Any:
     Raises psycopg2's ProgrammingError if there is no adapter, or if it writes an expression.
     """
     cls = type(value)
-    if cls in _PLAIN and adapters.get((cls, ISQLQuote)) is _PLAIN[cls]:
+    if cls in PLAIN and adapters.get((cls, ISQLQuote)) is PLAIN[cls]:
         return value
     adapted = adapt(value)
     if type(adapted) is Json:
@@ -198,3 +196,41 @@ def _hstore(items: dict[Any, Any], raw: Any) -> str:
 def in_quotes(text: str) -> str:
     """An element of an array, field of a composite or bound of a range."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def number_text(value: Any) -> Any:
+    """What the server's assignment of a number, bool or UUID to a text stores."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | UUID():
+            return str(value)
+        case float() | Decimal():
+            return _digits(value or abs(value))
+        case _:
+            return NotImplemented
+
+
+def rounded(number: float | Decimal) -> int:
+    """A number as the server rounds it to an integer: halves away from zero."""
+    exact = number if isinstance(number, Decimal) else Decimal(repr(number))
+    if not exact.is_finite():
+        raise psycopg2.DataError(f"cannot convert {number} to integer")
+    return int(exact.to_integral_value(ROUND_HALF_UP))
+
+
+def shortened(value: Any) -> str:
+    """A value in an error's text."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def hint(name: str, value: Any) -> str:
+    """What can be done for a value that a type does not take."""
+    if name in ("json", "jsonb") and isinstance(value, dict | list):
+        return ": wrap it in psycopg2.extras.Json"
+    if name == "timestamp with time zone" and isinstance(value, date):
+        return " unless the first record has one without time zone, too"
+    if name.startswith(("timestamp", "date")) and getattr(value, "tzinfo", None) is not None:
+        return ": its outcome depends on the session's time zone"
+    return ""

@@ -19,7 +19,7 @@ from psycopg2.extensions import QuotedString, encodings, quote_ident
 
 from ._copy import COPY_FROM, COPY_TO, Copy, look_up, open_copy
 from ._encode import Encoder
-from ._rows import SHAPE_FOREIGN, SHAPE_TUPLE, Result
+from ._rows import SHAPE_FOREIGN, SHAPE_TUPLE, Result, set_rowcount
 from ._structs import genuine_cursor
 from .log import logger
 from .utils import trim
@@ -368,6 +368,8 @@ async def copy_records(
     if schema_name is not None:
         name = f"{quote_ident(schema_name, raw)}.{name}"
     types = await _types(cursor, name, timeout)
+    cursor._hand_over()
+    set_rowcount(cursor._psycopg, -1)
     names = list(types) if columns is None else list(columns)
     encoder = Encoder(raw, names, [types.get(column, (0, "")) for column in names])
     source = _Records(records)

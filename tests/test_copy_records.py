@@ -524,6 +524,7 @@ async def test_exception_of_the_iterable(ours, cursor, side, fill, after, in_asy
     with pytest.raises(Broken) as info:
         await cur.copy_records("filled", async_records() if in_async else records())
     assert info.value.__context__ is None
+    assert cur.rowcount == -1
     assert rows(side) == []
     await cur.copy_records("filled", [(1, "x")])
     assert rows(side) == [(1, "x")]
