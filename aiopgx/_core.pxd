@@ -28,6 +28,8 @@ cdef class Request:
     cdef bint joined                # there, it has no Sync of its own: what follows has
     cdef object blame               # the error of what it was joined to
     cdef bint begun                 # a part of it is with the server, or was
+    cdef bint full                  # it takes nothing at the moment: pull() when it does again
+    cdef bint held                  # it is not over with its answer: pull() when it is
     cdef double limit               # seconds
     cdef double deadline            # in the loop's time
 
@@ -57,6 +59,9 @@ cdef class Wire(Link):
     cdef object put(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
+    cdef int expect(self, Request request) except -1
+    cdef int pull(self) except -1
+    cdef int retire(self, Request request, int resting) except -1
     cdef int transaction_status(self) except -1
     # its own
     cdef bint _all_of(self, session) except -1
@@ -80,10 +85,10 @@ cdef class Wire(Link):
     cdef int _broken_off(self, error) except -1
     cdef int _poll(self) except -1
     cdef int _poll_failed(self, error) except -1
-    cdef int _read(self) except -1
+    cdef int _read(self, bint fresh) except -1
     cdef object _last_error(self)
     cdef int _take_results(self) except -1
     cdef int _finish(self) except -1
     cdef int _leave_pipeline(self) except -1
 
-cdef int check_timeout(timeout) except -1
+cpdef int check_timeout(timeout) except -1

@@ -67,7 +67,8 @@ cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
 # itself takes the socket away, and no event tells us.
 cdef double LOOK = 1.0
 
-cdef int check_timeout(timeout) except -1:
+cpdef int check_timeout(timeout) except -1:
+    """Raise TypeError for what is no number of seconds."""
     if timeout is not None and not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return 0
@@ -129,6 +130,11 @@ cdef class Wire(Link):
     def executing(self):
         """The same, also of what somebody lets psycopg2 execute behind our back."""
         return self.users > 0 or self.head is None and bool(self.raw.isexecuting())
+
+    @property
+    def ending(self):
+        """The future of what is in flight for nobody; None if nothing is."""
+        return self.head.waiter if self.head is not None and self.head.housekeeping else None
 
     @property
     def status(self):
@@ -356,6 +362,36 @@ cdef class Wire(Link):
             request.answer(self, outcome)
         return 0
 
+    cdef int expect(self, Request request) except -1:
+        """The time of the request in flight counts from now on."""
+        request.deadline = self.loop.time() + request.limit
+        return self._arm(request.deadline)
+
+    cdef int pull(self) except -1:
+        """The request in flight takes what has come, or is over, after it was full or held."""
+        try:
+            if self.raw.closed:
+                self.closed_elsewhere()
+            elif self.state == BUSY:
+                self._read(False)
+            if self.waiting:
+                self._go_on()
+        except BaseException as error:
+            self._broken_off(error)
+        return 0
+
+    cdef int retire(self, Request request, int resting) except -1:
+        """Nobody waits for the request in flight any more: it ends as housekeeping.
+
+        resting: the transaction status that users see meanwhile. Called from anywhere, also while
+        memory is collected: nothing is done.
+        """
+        if not request.housekeeping:
+            request.housekeeping = True
+            self.users -= 1
+            self.resting = resting
+        return 0
+
     cdef Request _done(self):
         """The request in flight is over."""
         request = self.head
@@ -525,8 +561,10 @@ cdef class Wire(Link):
                 self.flush()
                 if not self.writing and self.state == BUSY:
                     self.head.drained(self)
+            elif self.head.full:
+                self.pause()
             else:
-                self._read()
+                self._read(True)
             if self.waiting:
                 self._go_on()
         except BaseException as error:
@@ -572,18 +610,19 @@ cdef class Wire(Link):
                 self._over(error)
         return 0
 
-    cdef int _read(self) except -1:
-        """Take what the server has sent, for as long as there is more."""
+    cdef int _read(self, bint fresh) except -1:
+        """Take what the server has sent, for as long as there is more. fresh: the socket has."""
         cdef int reads
         cdef int finished = 0
         self.keep_notices()
         try:
             for reads in range(MAX_READS):
-                if not pq.consumeInput(self.conn):
+                if (fresh or reads) and not pq.consumeInput(self.conn):
                     finished = -1
                     break
                 finished = self._take_results()
-                if finished or not socket_ready(self.fd, False):
+                if finished or not fresh or self.state != BUSY or self.head.full \
+                        or not socket_ready(self.fd, False):
                     break
         finally:
             self.keep_no_notices()
@@ -619,7 +658,7 @@ cdef class Wire(Link):
             res = pq.getResult(self.conn)
             if res == NULL:
                 if ended or not self.piping or head.joined:
-                    return 1
+                    return not head.held
                 ended = True            # of a statement; the request ends with its Sync
                 continue
             ended = False
@@ -642,7 +681,7 @@ cdef class Wire(Link):
         elif self.state != CLOSED:
             self.collect_notifies()
             if self.piping:             # the next answer may be here already
-                self._read()
+                self._read(True)
         return 0
 
     cdef int _leave_pipeline(self) except -1:

@@ -60,12 +60,6 @@ cdef class Statement(Request):
     Of several results it keeps what psycopg2 keeps: the first error, else the last.
     """
 
-    cdef object impl            # the psycopg2 cursor
-    cdef bytes query
-    cdef int shape
-    cdef object refused         # a COPY: what is to be said of it
-    cdef PGresult *result       # owned
-
     def __dealloc__(self):
         if self.result != NULL:
             pq.clear(self.result)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import operator
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,12 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
+from ._core import check_timeout
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
+from ._stream import Stream
 from .log import logger
+from .stream import RowStream
 from .transaction import (
     IsolationLevel,
     Transaction,
@@ -150,6 +154,37 @@ class Cursor:
             self._result = self._psycopg
         else:
             set_rowcount(self._psycopg, 0)
+
+    def stream(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        size: int = 100,
+        timeout: float | None = None,
+    ) -> RowStream:
+        """Execute a statement and give its rows as they arrive: `async for row in cur.stream(...)`.
+
+        The server sends as fast as the rows are used, so that a result of any size needs the memory
+        of a few batches. No transaction is needed. The statement is sent when the first row is
+        asked for; until the last is given, the connection executes nothing else. New in aiopgx.
+
+        Leaving the loop early cancels the statement on the server; the next one waits for its end.
+        See `RowStream.aclose()` for transactions. An error of the server is raised where it
+        happened, except that the rows of its batch are not given.
+
+        operation, parameters: as for execute(). Of several statements one may give rows.
+        size: rows of a batch; 1 gives each row as soon as it is here.
+        timeout: seconds that the server may take until the next batch; the cursor's default if
+            None. When they are over, the connection is closed, as by execute().
+
+        Cursor classes other than psycopg2's own, and psycopg2's road, execute the statement as
+        execute() does: the same rows, but all of them in memory.
+        """
+        check_timeout(timeout)
+        if operator.index(size) < 1:
+            raise ValueError(f"size must be a positive number of rows, not {size!r}")
+        return RowStream(self, operation, parameters, size, timeout)
 
     async def _command(self, operation: str) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
@@ -371,7 +406,7 @@ class Cursor:
     _impl = raw
 
     def _hand_over(self) -> None:
-        if isinstance(self._result, Result):
+        if isinstance(self._result, Result | Stream):
             self._result.hand_over(self._psycopg)
         self._result = self._psycopg
 

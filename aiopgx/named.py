@@ -225,6 +225,11 @@ class NamedCursor(Cursor):
         self._check_open()
         self._refuse("can't call .executemany() on named cursors")
 
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise `psycopg2.ProgrammingError`: `async for` over a named cursor is a stream."""
+        self._check_open()
+        self._refuse("can't call .stream() on named cursors: iterate over the cursor itself")
+
     async def callproc(self, *args: Any, **kwargs: Any) -> None:
         """Raise `psycopg2.ProgrammingError`: a named cursor executes one query."""
         self._check_open()
