@@ -6,8 +6,8 @@ prints, per driver, the median of the client's CPU time a row in microseconds (u
 of the process) and of the rows a second, and how much the resident memory has grown at most, in
 MB. Rows have seven columns: int4, int8, text, float8, bool, numeric, timestamptz.
 
-The server is that of AIOPGX_DSN, or a throw-away one. Exit status 1 if aiopgx needed more CPU time a
-row than asyncpg, or more than 32 MB.
+The server is that of AIOPGX_DSN, or a throw-away one. Exit status 1 if aiopgx needed more CPU time
+a row than asyncpg, or more than 32 MB.
 """
 
 from __future__ import annotations
