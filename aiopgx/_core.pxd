@@ -43,6 +43,7 @@ cdef class Request:
 
 cdef class Wire(Link):
     cdef readonly unsigned long rests   # requests that left no transaction open
+    cdef public object plans        # the hot statements of the connection, or None
     # the queue
     cdef Request head               # in flight
     cdef object sent                # deque of those behind it, in pipeline mode; or None

@@ -3,11 +3,13 @@ from typing import Any
 
 import psycopg2
 
+from ._plans import Plans
 from .utils import ClosableQueue
 
 def check_timeout(timeout: Any) -> int: ...
 
 class Wire:
+    plans: Plans | None
     def __init__(
         self,
         raw: Any,

@@ -348,7 +348,8 @@ cdef class Wire(Link):
     cdef Request _next_piped(self):
         """The same, behind others that are in flight."""
         cdef Request request = self.waiting[0]
-        if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED:
+        if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED \
+                or request.turn(self) != GO:
             return None
         self.waiting.popleft()
         return request

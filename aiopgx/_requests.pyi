@@ -17,6 +17,7 @@ def execute(
     parameters: Any,
     timeout: float | None,
     session: Session | None = None,
+    prepare: bool | None = None,
 ) -> asyncio.Future[list[Any]]: ...
 def execute_foreign(
     wire: Wire,

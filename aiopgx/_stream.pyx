@@ -9,8 +9,7 @@ cancel request under way, which would hit it. In a transaction, which a cancel w
 is read instead. After `cancel_timeout` seconds the connection is closed.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from cpython.bytes cimport PyBytes_AS_STRING
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
@@ -26,9 +25,9 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._requests cimport Statement
+from ._plans cimport Plans
+from ._requests cimport Statement, written
 from ._rows cimport Result
-from ._statements cimport merge
 from ._structs cimport give_command, is_closed
 
 cdef extern from "_frames.h":
@@ -59,7 +58,7 @@ cdef class Stream(Statement):
 
     cdef bint sent_by(self, Wire wire) except -1:
         self.before = wire.transaction_status()
-        if not pq.sendQuery(wire.conn, PyBytes_AS_STRING(self.query)):
+        if not pq.sendQuery(wire.conn, PyBytes_AS_STRING(<bytes>self.query)):
             return False
         if self.size > 1 and pq.setChunkedRowsMode != NULL:
             return pq.setChunkedRowsMode(wire.conn, self.size)
@@ -234,15 +233,11 @@ cdef class Stream(Statement):
 
 def start(Wire wire, impl, int shape, operation, parameters, int size, timeout):
     """Send a statement whose rows are given as they arrive: a Stream. After refusal()."""
-    cdef bytes query = None
     cdef Stream request
     check_timeout(timeout)
-    if parameters is not None and wire.plain:
-        query = merge(operation, parameters)
-    if query is None:
-        query = impl.mogrify(operation, parameters)
-    if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
-        raise ValueError("a statement cannot contain NUL (0x00) characters")
+    query, _ = written(wire, impl, operation, parameters)
+    if wire.plans is not None:
+        (<Plans>wire.plans).heed(operation, parameters is not None)
     refusal = wire.refusal("cursor.stream")             # an adapter may have executed something
     if refusal is not None:
         raise refusal

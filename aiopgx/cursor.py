@@ -70,6 +70,7 @@ class Cursor:
         parameters: Any = None,
         *,
         timeout: float | None = None,
+        prepare: bool | None = None,
     ) -> None:
         """Execute a statement, or several separated by semicolons: the last result counts.
 
@@ -77,6 +78,8 @@ class Cursor:
         parameters: sequence or mapping for the placeholders; None leaves `%` alone.
         timeout: seconds, the cursor's default if None. When it is over, or the task is
             cancelled, the query is cancelled on the server and the connection closed.
+        prepare: True to prepare the statement now, False not to; None if it is executed often:
+            see `Connection.prepare_threshold`. New in aiopgx.
 
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
         statement is being executed on the connection.
@@ -100,7 +103,7 @@ class Cursor:
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
             waiter = execute(
-                wire, self._psycopg, self._shape, operation, parameters, timeout, session
+                wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
             outcome = (await waiter).pop()
             if type(outcome) is not Result:
