@@ -51,6 +51,8 @@ cdef class Wire(Link):
     cdef object waiting             # deque of those that are not sent
     cdef int users                  # those of `head` and `waiting` that are not housekeeping
     cdef int resting                # the transaction status before housekeeping was sent
+    cdef public object shared       # the session of requests that name none; or None
+    cdef bint pushing               # the queue is looked at in the loop's next step
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline            # the first of the requests'
     cdef double timer_at
@@ -58,8 +60,10 @@ cdef class Wire(Link):
 
     cpdef object refusal(self, str caller, session=*)
     cdef object put(self, Request request, timeout)
+    cdef object put_soon(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
+    cdef bint sync(self) noexcept
     cdef int expect(self, Request request) except -1
     cdef int pull(self) except -1
     cdef int retire(self, Request request, int resting) except -1
@@ -87,9 +91,10 @@ cdef class Wire(Link):
     cdef int _poll(self) except -1
     cdef int _poll_failed(self, error) except -1
     cdef int _read(self, bint fresh) except -1
+    cdef bint _read_one(self, bint fresh) except -1
     cdef object _last_error(self)
     cdef int _take_results(self) except -1
-    cdef int _finish(self) except -1
+    cdef bint _finish(self) except -1
     cdef int _leave_pipeline(self) except -1
 
 cpdef int check_timeout(timeout) except -1

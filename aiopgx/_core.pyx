@@ -56,7 +56,7 @@ cdef enum:
 
 # Requests in flight: neither side's buffers may fill while nobody reads.
 cdef enum:
-    MAX_PIPED = 64
+    MAX_PIPED = 256
 
 cdef double NEVER = float("inf")
 
@@ -164,6 +164,8 @@ cdef class Wire(Link):
         if _get_running_loop() is not self.loop:
             return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
+        if session is None:
+            session = self.shared
         if self.users > 0 and (session is None or not self._all_of(session)):
             return RuntimeError(
                 f"{caller}() called while another coroutine "
@@ -171,11 +173,12 @@ cdef class Wire(Link):
         return None
 
     cdef bint _all_of(self, session) except -1:
-        """Whether every user's request in the queue is of this session."""
+        """Whether the users' requests in the queue are of this session: they are all of one."""
         cdef Request request
-        for request in self._queue():
-            if not request.housekeeping and request.session is not session:
-                return False
+        for part in (() if self.head is None else (self.head,), self.sent or (), self.waiting):
+            for request in part:
+                if not request.housekeeping:
+                    return request.session is session
         return True
 
     cdef list _queue(self):
@@ -256,6 +259,30 @@ cdef class Wire(Link):
             self._go_on()
         return request.waiter
 
+    cdef object put_soon(self, Request request, timeout):
+        """Queue a request that goes out with others, in the loop's next step; its waiter."""
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        self._accept(request, timeout)
+        self._append(request)
+        if not self.pushing:
+            self.pushing = True
+            self.loop.call_soon(self._push)
+        return request.waiter
+
+    def _push(self):
+        self.pushing = False
+        try:
+            self._go_on()
+        except BaseException as error:
+            self._broken_off(error)
+
+    cdef bint sync(self) noexcept:
+        """Put a Sync behind what is sent in pipeline mode. 0 if libpq can't."""
+        if pq.sendPipelineSync != NULL:         # several go out in one write
+            return pq.sendPipelineSync(self.conn)
+        return pq.pipelineSync(self.conn)
+
     cdef object put_both(self, Request first, Request second, timeout):
         """Queue two that belong together; the waiter of the second."""
         if self.state == CLOSED:
@@ -277,6 +304,8 @@ cdef class Wire(Link):
         request.limit = NEVER if timeout is None else timeout
         request.deadline = self.loop.time() + request.limit
         request.waiter = self.loop.create_future()
+        if request.session is None:
+            request.session = self.shared
         self.users += not request.housekeeping
         return 0
 
@@ -285,8 +314,9 @@ cdef class Wire(Link):
         if request.housekeeping:
             self.resting = self.raw.get_transaction_status()
             request.deadline = self.loop.time() + request.limit
-        if request.extended and self.waiting and self.head is None \
-                and (<Request>self.waiting[0]).extended:
+        if request.extended and self.head is None and (
+                self.shared is not None     # others may follow
+                or self.waiting and (<Request>self.waiting[0]).extended):
             self.piping = pq.enterPipelineMode(self.conn)
         try:
             request.send(self)
@@ -305,7 +335,8 @@ cdef class Wire(Link):
             self.sent.append(request)
         self.state = FOREIGN if request.polled else BUSY
         if not request.polled:
-            self.flush()
+            if not (self.piping and self.waiting):      # else _go_on() does it, for several
+                self.flush()
         elif request.housekeeping:      # it does not overtake what users do in this step of the loop
             self.loop.call_soon(self._on_readable)
         else:
@@ -327,6 +358,8 @@ cdef class Wire(Link):
                 request.answer(self, error)
                 if self.piping:         # the Sync is missing for which the server waits
                     self.lost(error)
+        if self.piping and not self.writing and self.state == BUSY:
+            self.flush()
         return 0
 
     cdef Request _next(self):
@@ -348,7 +381,8 @@ cdef class Wire(Link):
     cdef Request _next_piped(self):
         """The same, behind others that are in flight."""
         cdef Request request = self.waiting[0]
-        if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED \
+        if not request.extended or self.writing \
+                or self.sent is not None and len(self.sent) >= MAX_PIPED \
                 or request.turn(self) != GO:
             return None
         self.waiting.popleft()
@@ -400,10 +434,10 @@ cdef class Wire(Link):
         self.users -= not request.housekeeping
         if self.head is None and self.state != CLOSED:
             self.state = IDLE
-        if self.users:
-            self._first_deadline()
-        else:
+        if not self.users:
             self.deadline = NEVER
+        elif not self.piping:           # else _look() finds it: there may be many
+            self._first_deadline()
         return request
 
     cdef int _over(self, failure) except -1:
@@ -612,7 +646,16 @@ cdef class Wire(Link):
         return 0
 
     cdef int _read(self, bint fresh) except -1:
-        """Take what the server has sent, for as long as there is more. fresh: the socket has."""
+        """Take what the server has sent: of several in flight, as many as it has answered."""
+        while self._read_one(fresh):
+            fresh = False
+        return 0
+
+    cdef bint _read_one(self, bint fresh) except -1:
+        """Go on with the request in flight, for as long as there is more; whether another is now.
+
+        fresh: the socket has something.
+        """
         cdef int reads
         cdef int finished = 0
         self.keep_notices()
@@ -634,12 +677,11 @@ cdef class Wire(Link):
         if self.state != BUSY:
             return 0
         if finished < 0:
-            return self.lost(self._last_error())
+            self.lost(self._last_error())
+            return False
         if self.writing:
             self.flush()           # a long query is still being sent
-        if finished:
-            self._finish()
-        return 0
+        return finished and self._finish()
 
     cdef object _last_error(self):
         """Why the connection is lost: what the server has said last, else what libpq says."""
@@ -671,19 +713,17 @@ cdef class Wire(Link):
                 return taken == ENOUGH
         return 0
 
-    cdef int _finish(self) except -1:
-        """All is read: the request in flight is over."""
+    cdef bint _finish(self) except -1:
+        """All is read: the request in flight is over. Whether another is in flight now."""
         if self.piping and not self.sent and not self._leave_pipeline():
-            return 0
+            return False
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
         if self.raw.closed:         # code of the program has run: a codec, a collection
             self.closed_elsewhere()
         elif self.state != CLOSED:
             self.collect_notifies()
-            if self.piping:             # the next answer may be here already
-                self._read(True)
-        return 0
+        return self.state == BUSY
 
     cdef int _leave_pipeline(self) except -1:
         """psycopg2 finds the connection as it knows it. 0 if it is lost."""

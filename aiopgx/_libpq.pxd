@@ -140,6 +140,7 @@ cdef struct PQ:
     int (*sendFlushRequest)(PGconn *) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.
     int (*setChunkedRowsMode)(PGconn *, int) noexcept
+    int (*sendPipelineSync)(PGconn *) noexcept
     PGcancelConn *(*cancelCreate)(PGconn *) noexcept
     int (*cancelStart)(PGcancelConn *) noexcept
     int (*cancelPoll)(PGcancelConn *) noexcept

@@ -124,6 +124,7 @@ cdef int _load() except -1:
         h, "PQsendClosePrepared")
     pq.sendClosePortal = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
         h, "PQsendClosePortal")
+    pq.sendPipelineSync = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendPipelineSync")
     pq.setChunkedRowsMode = <int (*)(PGconn *, int) noexcept>aiopgx_dlsym(
         h, "PQsetChunkedRowsMode")
     pq.cancelCreate = <PGcancelConn *(*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQcancelCreate")
@@ -192,5 +193,6 @@ def limit(int version):
         pq.pipelineStatus = NULL
     if version < 17:
         pq.setChunkedRowsMode = NULL
+        pq.sendPipelineSync = NULL
         pq.cancelCreate = NULL
         pq.sendClosePrepared = pq.sendClosePortal = NULL

@@ -102,7 +102,7 @@ cdef class Stream(Statement):
         if self.over:                   # out of time, and then closed
             return 0
         self.over = True
-        self.wire = None
+        self.wire = self.session = None
         if isinstance(outcome, BaseException):
             self.failure = outcome
             self.full = False           # what is left of a batch goes with its connection
@@ -238,7 +238,7 @@ def start(Wire wire, impl, int shape, operation, parameters, int size, timeout):
     query, _ = written(wire, impl, operation, parameters)
     if wire.plans is not None:
         (<Plans>wire.plans).heed(operation, parameters is not None)
-    refusal = wire.refusal("cursor.stream")             # an adapter may have executed something
+    refusal = wire.refusal("cursor.stream")     # an adapter may have executed something
     if refusal is not None:
         raise refusal
     if is_closed(impl) or wire.is_closed():
@@ -247,5 +247,6 @@ def start(Wire wire, impl, int shape, operation, parameters, int size, timeout):
     request.impl, request.query, request.shape = impl, query, shape
     request.size = size
     request.wire = wire
+    request.session = request       # nobody shares the connection with a stream
     wire.put(request, timeout)
     return request

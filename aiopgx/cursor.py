@@ -18,6 +18,7 @@ from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from ._stream import Stream
 from .log import logger
+from .pipeline import InFlight, Pending
 from .stream import RowStream
 from .transaction import (
     IsolationLevel,
@@ -42,6 +43,7 @@ class Cursor:
     """
 
     _session: Session | None = None  # whose requests wait for each other
+    _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
 
     def __init__(
         self,
@@ -102,6 +104,10 @@ class Cursor:
             if isinstance(operation, Composable):
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
+            pipeline = self._conn._pipeline
+            if pipeline is not None and self._pipelined and session is None:
+                await pipeline._execute(self, operation, parameters, timeout)
+                return
             waiter = execute(
                 wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
@@ -344,9 +350,18 @@ class Cursor:
         """Return the next row, None after the last."""
         try:
             return self._result.fetchone()
+        except InFlight:
+            await self._arrive()
+            return await Cursor.fetchone(self)
         except BaseException as error:
             trim(error)
             raise
+
+    async def _arrive(self) -> None:
+        """Wait for the statement of a pipeline, and raise its error."""
+        pending = self._result
+        await pending.arrive()
+        pending.show()
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""
@@ -354,6 +369,9 @@ class Cursor:
             size = self._psycopg.arraysize
         try:
             rows: list[Any] = self._result.fetchmany(size)
+        except InFlight:
+            await self._arrive()
+            return await Cursor.fetchmany(self, size)
         except BaseException as error:
             trim(error)
             raise
@@ -363,6 +381,9 @@ class Cursor:
         """Return the rows that are left."""
         try:
             rows: list[Any] = self._result.fetchall()
+        except InFlight:
+            await self._arrive()
+            return await Cursor.fetchall(self)
         except BaseException as error:
             trim(error)
             raise
@@ -372,6 +393,9 @@ class Cursor:
         """Move in the result by `value` rows, or to row `value` if mode is "absolute"."""
         try:
             self._result.scroll(value, mode)
+        except InFlight:
+            await self._arrive()
+            await Cursor.scroll(self, value, mode)
         except BaseException as error:
             trim(error)
             raise
@@ -384,6 +408,8 @@ class Cursor:
         if type(self).fetchone is _fetchone and "fetchone" not in self.__dict__:
             try:
                 row = self._result.fetchone()
+            except InFlight:
+                row = await Cursor.fetchone(self)
             except BaseException as error:
                 trim(error)
                 raise
@@ -402,6 +428,8 @@ class Cursor:
         Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
         that whoever keeps it sees their results.
         """
+        if type(self._result) is Pending:
+            raise RuntimeError("the statement is in flight: fetch from the cursor before")
         self._hand_over()
         self._shape = SHAPE_FOREIGN
         return self._psycopg

@@ -153,6 +153,8 @@ class NamedCursor(Cursor):
     The other parameters are those of `Cursor`.
     """
 
+    _pipelined = False
+
     def __init__(
         self,
         conn: "Connection",
