@@ -69,14 +69,17 @@ cdef class Wire(Link):
     cdef int retire(self, Request request, int resting) except -1
     cdef int transaction_status(self) except -1
     # its own
+    cdef bint engaged(self) except -1
     cdef bint _all_of(self, session) except -1
     cdef list _queue(self)
     cdef int _accept(self, Request request, timeout) except -1
     cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
+    cdef bint _followed(self) except -1
     cdef int _go_on(self) except -1
     cdef Request _next(self)
     cdef Request _next_piped(self)
+    cdef Turn _turn(self, Request request) except? DROP
     cdef Request _done(self)
     cdef int _over(self, failure) except -1
     cdef int _check_after(self, error) except -1

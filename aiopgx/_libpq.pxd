@@ -140,7 +140,6 @@ cdef struct PQ:
     int (*sendFlushRequest)(PGconn *) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.
     int (*setChunkedRowsMode)(PGconn *, int) noexcept
-    int (*sendPipelineSync)(PGconn *) noexcept
     PGcancelConn *(*cancelCreate)(PGconn *) noexcept
     int (*cancelStart)(PGcancelConn *) noexcept
     int (*cancelPoll)(PGcancelConn *) noexcept
@@ -149,5 +148,6 @@ cdef struct PQ:
     void (*cancelFinish)(PGcancelConn *) noexcept
     int (*sendClosePrepared)(PGconn *, const char *) noexcept
     int (*sendClosePortal)(PGconn *, const char *) noexcept
+    int (*sendPipelineSync)(PGconn *) noexcept
 
 cdef PQ pq

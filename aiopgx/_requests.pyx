@@ -62,6 +62,10 @@ cdef extern from "_frames.h":
 cdef enum:
     CACHED = 20000
 
+# Bytes of an identifier that every server keeps: NAMEDATALEN - 1.
+cdef enum:
+    MAX_IDENTIFIER = 63
+
 cdef int READY = STATUS_READY
 cdef int BEGUN = STATUS_BEGIN
 cdef int IDLE = TRANSACTION_STATUS_IDLE
@@ -377,8 +381,8 @@ cdef class Opening(Command):
     cdef Request follower       # None: nothing but the transaction is wanted
 
     cdef Turn turn(self, Wire wire) except? DROP:
-        if wire.piping:
-            return WAIT                 # another's BEGIN may be in flight
+        if wire.engaged():
+            return WAIT                 # for what may open the transaction
         return GO if (<Session>self.session).status == READY else DROP
 
     cdef int send(self, Wire wire) except -1:
@@ -415,10 +419,22 @@ cdef class Pause(Request):
         return DROP
 
 
-cdef class PortalEnd(Command):
-    """Frees a portal. The server is asked first whether it is there: CLOSE must not fail.
+cdef class Close(Statement):
+    """The protocol's message that frees a portal: no error if there is none of the name."""
 
-    A CLOSE that fails would abort the transaction it runs in. In an aborted transaction it waits:
+    cdef bytes name             # as it is, where SQL cuts identifiers off
+
+    cdef bint sent_by(self, Wire wire) except -1:
+        return pq.sendClosePortal(wire.conn, PyBytes_AS_STRING(self.name)) \
+            and (not wire.piping or pq.sendPipelineSync(wire.conn))    # which does not flush
+
+
+cdef class PortalEnd(Command):
+    """Frees a portal; one that is gone already, by ways that nobody has seen, is no error.
+
+    By the protocol's Close if that can be had and means the same name, which goes out together with
+    what follows (`extended`). Else the server is asked first whether the portal is there: a CLOSE
+    that fails would abort the transaction it runs in. In an aborted transaction both wait:
     ROLLBACK TO may bring the portal back into reach.
     """
 
@@ -432,10 +448,19 @@ cdef class PortalEnd(Command):
     cdef Turn turn(self, Wire wire) except? DROP:
         if not self.portals.lasts(self.portal):
             return DROP                 # its transaction has ended meanwhile
+        if wire.engaged():
+            return WAIT
         status = wire.transaction_status()
         return GO if status == IDLE or status == INTRANS else WAIT
 
     cdef int send(self, Wire wire) except -1:
+        cdef Close close
+        if self.extended:
+            close = Close.__new__(Close)
+            close.impl, close.query = wire.control(), b"CLOSE " + self.portal.quoted
+            close.name, close.shape = self.portal.name, SHAPE_TUPLE
+            self.how = close
+            return close.send(wire)
         if self.found:
             self.text = b"CLOSE " + self.portal.quoted
         else:
@@ -447,7 +472,7 @@ cdef class PortalEnd(Command):
 
     cdef object outcome(self, Wire wire):
         outcome = Command.outcome(self, wire)
-        if self.found or not (outcome or wire.control()).rowcount:
+        if self.extended or self.found or not (outcome or wire.control()).rowcount:
             return None
         self.found = True
         return AGAIN
@@ -462,6 +487,11 @@ cdef class PortalEnd(Command):
             self.waiter.set_exception(outcome)
             self.waiter.exception()     # else the loop complains when nobody awaits it
         return 0
+
+
+cdef bint _stays_whole(bytes name) except -1:
+    """Whether a name means the same as an identifier in SQL, in any encoding; "" is not one."""
+    return 0 < len(name) <= MAX_IDENTIFIER and name.isascii()
 
 
 cdef bint _may_travel(operation, bint has_parameters) except -1:
@@ -595,7 +625,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if is_closed(impl) or wire.is_closed():
         raise wire.closed_error("cursor already closed")
     if plans is not None and plans.watches(prepare) and type(operation) is str \
-            and wire.plain and wire.users == 0:
+            and wire.plain and wire.users == 0 and (prepare or not wire.piping):
         request = hot_statement(
             wire, plans, impl, operation, parameters, prepare,
             session is not None and session.opening is not None and session.status == READY)
@@ -612,12 +642,12 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if is_closed(impl) or wire.is_closed():
         raise wire.closed_error("cursor already closed")
     request.impl, request.shape = impl, shape
+    if (wire.head is not None or session is not None and session.status == READY) \
+            and plain and wire.plain and pq.enterPipelineMode != NULL and type(request) is Statement:
+        request.extended = _may_travel(operation, bool(parameters))
     if session is None:
         waiter = wire.put(request, timeout)
     else:
-        if session.status == READY and plain and wire.plain and pq.enterPipelineMode != NULL \
-                and type(request) is Statement:
-            request.extended = _may_travel(operation, bool(parameters))
         waiter = session.put(wire, request, timeout)
     if plans is not None and plans.pooler == TO_ASK:
         look_after(wire, plans)
@@ -705,5 +735,6 @@ def end_portal(Wire wire, portals, portal, timeout):
     """
     cdef PortalEnd request = PortalEnd.__new__(PortalEnd)
     request.portals, request.portal = portals, portal
+    request.extended = wire.native and pq.sendClosePortal != NULL and _stays_whole(portal.name)
     waiter = wire.put(request, timeout)
     return waiter if wire.users == 0 and request.begun else None

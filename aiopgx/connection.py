@@ -134,7 +134,6 @@ class Connection:
     _source_traceback: traceback.StackSummary | None = None
     _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
-    _pipeline: Pipeline | None = None  # while a pipeline() is open
     _begun = False
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 

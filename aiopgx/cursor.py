@@ -6,14 +6,14 @@ import datetime
 import operator
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
-from ._core import check_timeout
+from ._core import Wire, check_timeout
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from ._stream import Stream
@@ -29,7 +29,19 @@ from .transaction import (
 from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection  # what `Cursor.connection` is for those who use it
+
+
+class Owner(Protocol):
+    """What a cursor asks of its connection."""
+
+    _wire: Wire
+    _raise_query_canceled: bool
+
+    @property
+    def closed(self) -> int: ...
+
+    def close(self) -> Any: ...
 
 
 class Cursor:
@@ -47,7 +59,7 @@ class Cursor:
 
     def __init__(
         self,
-        conn: "Connection",
+        conn: Owner,
         impl: Any,
         timeout: float | None,
         echo: bool,
@@ -104,9 +116,8 @@ class Cursor:
             if isinstance(operation, Composable):
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
-            pipeline = self._conn._pipeline
-            if pipeline is not None and self._pipelined and session is None:
-                await pipeline._execute(self, operation, parameters, timeout)
+            if wire.shared is not None and self._pipelined and session is None:
+                await wire.shared._execute(self, operation, parameters, timeout)
                 return
             waiter = execute(
                 wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
@@ -282,7 +293,7 @@ class Cursor:
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
-            self._conn._loop.call_exception_handler(
+            self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
             )
             raise asyncio.CancelledError
@@ -444,7 +455,7 @@ class Cursor:
     @property
     def connection(self) -> "Connection":
         """The `Connection` of this cursor."""
-        return self._conn
+        return cast("Connection", self._conn)
 
     @property
     def echo(self) -> bool:

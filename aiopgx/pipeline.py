@@ -147,13 +147,14 @@ class Pipeline:
             raise
 
     async def __aenter__(self) -> "Pipeline":
-        conn = self._conn
-        if conn.closed:
-            raise conn._wire.closed_error("connection already closed")
-        if conn._pipeline is None:
-            conn._pipeline = conn._wire.shared = self
-        conn._pipeline._depth += 1
-        return conn._pipeline
+        wire = self._conn._wire
+        if wire.closed:
+            raise wire.closed_error("connection already closed")
+        if wire.shared is None:
+            wire.shared = self
+        pipeline: Pipeline = wire.shared  # that of the block around this one
+        pipeline._depth += 1
+        return pipeline
 
     async def __aexit__(
         self,
@@ -161,8 +162,8 @@ class Pipeline:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        pipeline = self._conn._pipeline
-        assert pipeline is not None
+        wire = self._conn._wire
+        pipeline: Pipeline = wire.shared
         try:
             if exc is None or isinstance(exc, Exception):
                 await pipeline.sync()
@@ -175,7 +176,7 @@ class Pipeline:
         finally:
             pipeline._depth -= 1
             if pipeline._depth == 0:
-                self._conn._pipeline = self._conn._wire.shared = None
+                wire.shared = None
 
     def _abandon(self) -> None:
         for pending in reversed(self._pending):  # what was not sent is dropped first
