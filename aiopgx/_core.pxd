@@ -52,6 +52,7 @@ cdef class Wire(Link):
     cdef int users                  # those of `head` and `waiting` that are not housekeeping
     cdef int resting                # the transaction status before housekeeping was sent
     cdef public object shared       # the session of requests that name none; or None
+    cdef bint sated                 # see _is_sated()
     cdef bint pushing               # the queue is looked at in the loop's next step
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline            # the first of the requests'
@@ -79,6 +80,7 @@ cdef class Wire(Link):
     cdef int _go_on(self) except -1
     cdef Request _next(self)
     cdef Request _next_piped(self)
+    cdef bint _is_sated(self) except -1
     cdef Turn _turn(self, Request request) except? DROP
     cdef Request _done(self)
     cdef int _over(self, failure) except -1

@@ -404,8 +404,7 @@ cdef class Wire(Link):
         cdef Turn turn
         while self.waiting:
             request = self.waiting[0]
-            if not request.extended or self.clogged \
-                    or self.sent is not None and len(self.sent) >= MAX_PIPED:
+            if not request.extended or self.clogged or self._is_sated():
                 return None
             turn = self._turn(request)
             if turn == WAIT:
@@ -414,6 +413,15 @@ cdef class Wire(Link):
                 return self.waiting.popleft()
             self.drop(request, None)
         return None
+
+    cdef bint _is_sated(self) except -1:
+        """Whether enough is in flight. Then half of it has to come: what follows goes out together."""
+        cdef Py_ssize_t count = len(self.sent) if self.sent is not None else 0
+        if count >= MAX_PIPED:
+            self.sated = True
+        elif count <= MAX_PIPED // 2:
+            self.sated = False
+        return self.sated
 
     cdef Turn _turn(self, Request request) except? DROP:
         cdef Turn turn = request.turn(self)

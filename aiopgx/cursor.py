@@ -18,7 +18,7 @@ from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from ._stream import Stream
 from .log import logger
-from .pipeline import InFlight, Pending
+from .pipeline import InFlight, Pending, Pipeline
 from .stream import RowStream
 from .transaction import (
     IsolationLevel,
@@ -107,6 +107,9 @@ class Cursor:
             logger.info("%r", parameters)
         if timeout is None:
             timeout = self._timeout
+        if wire.shared is not None and self._pipelined and session is None:
+            await self._execute_piped(wire.shared, operation, parameters, timeout)
+            return
         if self._shape == SHAPE_FOREIGN:
             _refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
@@ -116,9 +119,6 @@ class Cursor:
             if isinstance(operation, Composable):
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
-            if wire.shared is not None and self._pipelined and session is None:
-                await wire.shared._execute(self, operation, parameters, timeout)
-                return
             waiter = execute(
                 wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
@@ -135,6 +135,19 @@ class Cursor:
             raise
         finally:
             del waiter, outcome  # an exception must not hold itself, by way of this frame
+
+    async def _execute_piped(
+        self, pipeline: Pipeline, operation: Any, parameters: Any, timeout: float | None
+    ) -> None:
+        try:
+            if self._shape == SHAPE_FOREIGN:
+                _refuse_nul(operation)
+            elif isinstance(operation, Composable):
+                operation = operation.as_string(self._psycopg) or operation
+            await pipeline._execute(self, operation, parameters, timeout)
+        except BaseException as exc:
+            trim(exc)
+            raise
 
     async def executemany(
         self,
@@ -281,6 +294,11 @@ class Cursor:
         self._hand_over()
         with contextlib.suppress(IndexError, psycopg2.Error):
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
+
+    async def _settle(self) -> None:
+        """In a pipeline, wait for what has been executed before; raise its error."""
+        if self._wire.shared is not None:
+            await self._wire.shared.sync()
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
         """Leave no rows behind, and close what is not proved clean: the answer was not taken."""

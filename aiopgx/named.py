@@ -189,6 +189,7 @@ class NamedCursor(Cursor):
         """
         if self._declaration is not None:
             self._refuse("can't call .execute() on named cursors more than once")
+        await self._settle()
         self._ready("cursor.execute")
         withhold = self.withhold
         if not withhold and self._wire.status == TRANSACTION_STATUS_IDLE:
@@ -281,6 +282,7 @@ class NamedCursor(Cursor):
         self._fetching = True
         try:
             portal = self._portal
+            await self._settle()
             self._ready(caller)
             if not self._valid():
                 raise psycopg2.ProgrammingError("named cursor isn't valid anymore")

@@ -6,14 +6,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._pipeline import enqueue
-from ._rows import Result
+from ._requests import execute_foreign
+from ._rows import SHAPE_FOREIGN
 from .log import logger
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .cursor import Cursor
 
-# Statements that are not over, with which execute() waits for the first of them.
+# Statements that are not over, with which execute() waits.
 _MAX_PENDING = 512
 
 
@@ -43,10 +44,10 @@ class Pending:
     def _arrived(self, waiter: "asyncio.Future[list[Any]]") -> None:
         outcome = waiter.result().pop()
         self.here = True
-        if type(outcome) is not Result:
+        if isinstance(outcome, BaseException):
             self._error = outcome
         elif self._cursor._result is self:
-            self._cursor._result = outcome
+            self._cursor._result = self._cursor._psycopg if outcome is None else outcome
 
     async def arrive(self) -> None:
         """Wait for the outcome. Who is cancelled meanwhile has given the statement up."""
@@ -106,15 +107,17 @@ class Pipeline:
         self, cursor: "Cursor", operation: Any, parameters: Any, timeout: float | None
     ) -> None:
         """Queue a statement. Waits only where many are not over."""
-        waiter = enqueue(
-            cursor._wire, cursor._psycopg, cursor._shape, operation, parameters, timeout
-        )
+        wire, impl, shape = cursor._wire, cursor._psycopg, cursor._shape
+        if shape == SHAPE_FOREIGN:
+            waiter = execute_foreign(wire, impl.execute, operation, parameters, timeout)
+        else:
+            waiter = enqueue(wire, impl, shape, operation, parameters, timeout)
         pending = cursor._result = Pending(cursor, waiter)
         self._pending.append(pending)
         self._pass_by()
         if len(self._pending) > _MAX_PENDING:
-            try:
-                await self._pending[0].arrive()
+            try:  # for half of them: the next go out together, too
+                await self._pending[_MAX_PENDING // 2].arrive()
             except asyncio.CancelledError:
                 pending.abandon()
                 raise

@@ -74,8 +74,7 @@ class RowStream:
     async def _start(self) -> None:
         cursor = self._cursor
         operation, parameters, size, timeout = self._arguments
-        if cursor._wire.shared is not None:
-            await cursor._wire.shared.sync()
+        await cursor._settle()
         refusal = cursor._wire.refusal("cursor.stream", cursor._session)
         if refusal is not None:
             raise refusal
