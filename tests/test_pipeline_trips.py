@@ -167,3 +167,28 @@ async def test_a_timeout_is_that_of_its_statement(conn):
         assert conn.closed
         with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
             await cur.fetchone()
+
+
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_behind_a_pooler(ours, connect, pooler, side, mode):
+    conn = await connect(pooler(mode).dsn(side.info.dbname))
+    cursors = [await conn.cursor() for _ in range(600)]
+    async with conn.pipeline():
+        for n, cur in enumerate(cursors):
+            await cur.execute("SELECT %s", (n,))
+        assert [await cur.fetchone() for cur in cursors] == [(n,) for n in range(600)]
+        async with cursors[0].begin():
+            for cur in cursors:
+                await cur.execute("SELECT pg_backend_pid()")
+    assert len({await cur.fetchone() for cur in cursors[1:]}) == 1
+
+
+async def test_notices_and_notifications(conn):
+    conn = await conn()
+    cur = await conn.cursor()
+    await cur.execute("LISTEN piped")
+    async with conn.pipeline():
+        for n in range(10):
+            await cur.execute("SELECT pg_notify('piped', %s)", (str(n),))
+    assert [(await conn.notifies.get()).payload for _ in range(10)] == [str(n) for n in range(10)]
