@@ -47,6 +47,7 @@ cdef class Plans:
     cdef list older             # the same, of the generation before
     cdef list prepared          # Plans that have a name
     cdef list doomed            # names of statements that are to be closed
+    cdef bint closing           # some of them are being closed
     cdef bint live              # something was learned since all was forgotten
     cdef bint dirty             # the session was changed, maybe in a transaction
     cdef bytes settings         # what literals in texts were read by
@@ -68,6 +69,7 @@ cdef class Plans:
     cdef unsigned long transaction(self, unsigned long rests) noexcept
     cdef int use(self, Plan plan) noexcept
     cdef int add(self, Plan plan) except -1
+    cdef list closed(self, bint several)
     cdef int drop(self, Hot hot, bytes signature) except -1
     cdef int heed(self, object operation, bint has_parameters) except -1
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 from ._eligibility import Text
 
 DEFAULT_THRESHOLD: int
@@ -21,3 +23,4 @@ class Plans:
     def forget(self) -> None: ...
 
 def text_of(operation: str, has_parameters: bool) -> Text: ...
+def can_bind(text: Text, parameters: Any) -> bool: ...

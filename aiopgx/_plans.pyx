@@ -47,6 +47,7 @@ DEFAULT_MAXIMUM = 100
 cdef enum:
     MAX_TEXT = 20000            # characters of a text that is remembered
     MIN_TEXTS = 100             # texts that are counted at a time, at least
+    MAX_CLOSED = 1000           # statements that are closed at a time
 
 # Types that a literal without a type, or a parameter without one, is read into alike. Not interval
 # ('5' is five days where a column says so), and of user's types only those that have no checks.
@@ -312,9 +313,18 @@ cdef class Plans:
 
     cdef bint watches(self, object prepare) except -1:
         """Whether an execution counts."""
+        if self.maximum == 0:
+            return False
         if prepare is not None:
             return prepare
         return self.threshold >= 0 and (self.pooler != POOLED or self.given)
+
+    cdef list closed(self, bint several):
+        """Take out names that are to be closed now."""
+        count = MAX_CLOSED if several else 1
+        names = self.doomed[:count]
+        del self.doomed[:count]
+        return names
 
     def forget(self):
         """What was prepared may be outdated: texts are counted from the beginning."""
@@ -429,3 +439,9 @@ cdef bint nothing_was_done(PGresult *res) except -1:
     if context == NULL:
         return strncmp(state, b"42", 2) == 0
     return _at_parameter(<bytes>context) is not None
+
+
+def can_bind(Text text, parameters):
+    """Whether parameters that Text.admits() can be bound, by the adapters that are registered."""
+    cdef tuple values = text.arrange(parameters)
+    return Binds.of(values, text.untyped(values)) is not None

@@ -232,7 +232,8 @@ cdef class Prepared(Statement):
         self.plans.use(self.plan)
         return pq.sendQueryPrepared(
             wire.conn, PyBytes_AS_STRING(self.plan.name), binds.count, binds.values,
-            binds.lengths, binds.formats, self.in_binary())
+            binds.lengths, binds.formats, self.in_binary()) \
+            and (not wire.piping or pq.pipelineSync(wire.conn))
 
     cdef bint in_binary(self) except -1:
         oids = self.plan.oids
@@ -264,6 +265,7 @@ cdef class Prepared(Statement):
         else:
             self.stage = self.next_stage(wire)
         pq.clear(self.kept())
+        self.extended = False           # it goes alone from now on
         return AGAIN
 
     cdef object give_up(self, Wire wire):
@@ -298,6 +300,12 @@ cdef class Prepared(Statement):
         self.plan.never = True
         self.plans.doomed.append(self.name)
         return WRITE
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        Statement.answer(self, wire, outcome)
+        if self.plans.doomed and not wire.is_closed():
+            look_after(wire, self.plans)
+        return 0
 
 
 cdef class Foreign(Request):
@@ -549,6 +557,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
         request.stage = READ
     else:
         request.stage = PARSE if plan.name is None else EXECUTE
+        request.extended = plan.name is not None and pq.enterPipelineMode != NULL
     request.in_transaction = status == INTRANS
     return request
 
@@ -598,14 +607,67 @@ cdef class Probe(Command):
         return Command.answer(self, wire, outcome)
 
 
+cdef class PlanEnd(Command):
+    """Frees prepared statements: by the protocol's Close, which can't fail, else by DEALLOCATE."""
+
+    cdef Plans plans
+    cdef list names
+
+    def __cinit__(self):
+        self.housekeeping = True
+        self.extended = pq.sendClosePrepared != NULL
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        if wire.engaged():
+            return WAIT
+        status = wire.transaction_status()
+        return GO if status == IDLE or (self.extended and status == INTRANS) else WAIT
+
+    cdef int send(self, Wire wire) except -1:
+        self.names = self.plans.closed(wire.piping)
+        if not wire.piping:
+            self.text = b"DEALLOCATE " + <bytes>self.names[0]
+            return Command.send(self, wire)
+        for name in self.names:
+            if not pq.sendClosePrepared(wire.conn, PyBytes_AS_STRING(<bytes>name)):
+                raise wire.broken()
+        if not pq.sendPipelineSync(wire.conn):      # which does not flush
+            raise wire.broken()
+        return 0
+
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        if self.how is not None:
+            return Command.take(self, wire, res)
+        return Request.take(self, wire, res)
+
+    cdef object outcome(self, Wire wire):
+        return None if self.how is None else Command.outcome(self, wire)
+
+    cdef object reason(self, Wire wire, object error):
+        return error
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        self.plans.closing = False      # what has failed was gone already, or goes with the session
+        Command.answer(self, wire, outcome)
+        if not wire.is_closed():
+            look_after(wire, self.plans)
+        return 0
+
+
 cdef int look_after(Wire wire, Plans plans) except -1:
     """What is to be done for the prepared statements, behind the user's request."""
     cdef Probe probe
+    cdef PlanEnd end
     if plans.pooler == TO_ASK:
         plans.pooler = ASKED
         probe = Probe.__new__(Probe)
         probe.plans = plans
         wire.put(probe, None)
+    if plans.doomed and not plans.closing:
+        plans.closing = True
+        end = PlanEnd.__new__(PlanEnd)
+        end.plans = plans
+        wire.put(end, None)
     return 0
 
 
@@ -625,7 +687,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if is_closed(impl) or wire.is_closed():
         raise wire.closed_error("cursor already closed")
     if plans is not None and plans.watches(prepare) and type(operation) is str \
-            and wire.plain and wire.users == 0 and (prepare or not wire.piping):
+            and wire.plain and wire.users == 0:
         request = hot_statement(
             wire, plans, impl, operation, parameters, prepare,
             session is not None and session.opening is not None and session.status == READY)
@@ -649,7 +711,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
         waiter = wire.put(request, timeout)
     else:
         waiter = session.put(wire, request, timeout)
-    if plans is not None and plans.pooler == TO_ASK:
+    if plans is not None and (plans.pooler == TO_ASK or plans.doomed):
         look_after(wire, plans)
     return waiter
 

@@ -181,11 +181,13 @@ class NamedCursor(Cursor):
         parameters: Any = None,
         *,
         timeout: float | None = None,
+        prepare: bool | None = None,
     ) -> None:
         """Declare the cursor for a query: DECLARE name CURSOR FOR operation.
 
         Possible once, in a transaction or with `withhold`, else `psycopg2.ProgrammingError` is
-        raised. The arguments and other errors are those of `Cursor.execute()`.
+        raised. The arguments and other errors are those of `Cursor.execute()`; DECLARE is not
+        prepared, whatever `prepare` is.
         """
         if self._declaration is not None:
             self._refuse("can't call .execute() on named cursors more than once")

@@ -118,7 +118,9 @@ async def test_by_call(ours, connect, people):
 
 
 @pytest.mark.parametrize("name", ["prepare_threshold", "prepared_max"])
-@pytest.mark.parametrize(("value", "error"), [(-1, ValueError), ("5", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(-1, ValueError), ("5", TypeError), (True, TypeError)]
+)
 async def test_bad_arguments(ours, dsn, name, value, error):
     with pytest.raises(error, match=f"{name} must"):
         await ours.connect(dsn, **{name: value})
@@ -285,7 +287,9 @@ async def test_a_temporary_table_shadows(ours, connect, people):
 
 @pytest.mark.parametrize("how", ["SET", "function", "SET LOCAL"])
 async def test_time_zone(ours, connect, people, how):
-    operation = "SELECT '2020-06-01 12:00'::timestamptz = '2020-06-01 12:00+00' FROM people LIMIT %s"
+    operation = (
+        "SELECT '2020-06-01 12:00'::timestamptz = '2020-06-01 12:00+00' FROM people LIMIT %s"
+    )
     conn = await connect()
     await execute(conn, "SET TimeZone = 'UTC'")
     assert await hot(conn, operation, (1,)) == [(True,)]
@@ -331,14 +335,24 @@ async def test_role_and_row_security(ours, connect, people):
     await execute(conn, "RESET ROLE")
     assert await execute(conn, BY_KEY, (1,)) == [(1, "n1")]
     with people.cursor() as cursor:
-        cursor.execute("REVOKE ALL ON people FROM aiopgx_reader; DROP POLICY late ON people;"
-                       "DROP ROLE aiopgx_reader")
+        cursor.execute(
+            "REVOKE ALL ON people FROM aiopgx_reader; DROP POLICY late ON people;"
+            "DROP ROLE aiopgx_reader"
+        )
 
 
 @pytest.mark.parametrize(
     "harmless",
-    ["SET statement_timeout = 10000", "SET LOCAL lock_timeout = 10", "BEGIN", "SELECT 1",
-     "SET SESSION application_name = 'x'", "INSERT INTO people VALUES (99)", "ROLLBACK", "COMMIT"],
+    [
+        "SET statement_timeout = 10000",
+        "SET LOCAL lock_timeout = 10",
+        "BEGIN",
+        "SELECT 1",
+        "SET SESSION application_name = 'x'",
+        "INSERT INTO people VALUES (99)",
+        "ROLLBACK",
+        "COMMIT",
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 async def test_what_does_not_outdate(ours, connect, people, harmless):
@@ -399,9 +413,8 @@ async def test_an_error_in_a_transaction_is_as_ever(ours, connect, people):
     operation = "SELECT id FROM people WHERE born = %s"
     for value, times in (("2000-01-02", 9), ("2000-13-13", 1)):
         await execute(conn, "BEGIN")
-        with contextlib.suppress(psycopg2.DataError) as caught:
+        with contextlib.suppress(psycopg2.DataError):
             await execute(conn, operation, (value,), times)
-            caught = None
         await execute(conn, "ROLLBACK")
     await execute(conn, "BEGIN")
     await execute(conn, operation, ("2000-01-02",), 3)
@@ -495,7 +508,7 @@ async def test_wrong_parameters(ours, connect, people, parameters):
     await hot(conn)
     errors = []
     for c in (conn, fresh):
-        with pytest.raises(Exception) as caught:  # noqa: PT011  # both the same
+        with pytest.raises(Exception) as caught:  # both the same
             await execute(c, BY_KEY, parameters)
         errors.append((type(caught.value), str(caught.value)))
     assert errors[0] == errors[1]
@@ -504,8 +517,11 @@ async def test_wrong_parameters(ours, connect, people, parameters):
 
 @pytest.mark.parametrize(
     "operation",
-    [b"SELECT id FROM people WHERE id = %s", sql.SQL("SELECT id FROM people WHERE id = %s"),
-     "SELECT id FROM people WHERE id = %s; SELECT 1", "SELECT id FROM people ORDER BY %s"],
+    [
+        b"SELECT id FROM people WHERE id = %s",
+        "SELECT id FROM people WHERE id = %s; SELECT 1",
+        "SELECT id FROM people ORDER BY %s",
+    ],
 )
 async def test_what_stays_text(ours, connect, people, operation):
     conn = await connect(prepare_threshold=0)
@@ -513,9 +529,17 @@ async def test_what_stays_text(ours, connect, people, operation):
     assert await prepared(conn) == []
 
 
+async def test_composed(ours, connect, people):
+    conn = await connect(prepare_threshold=0)
+    operation = sql.SQL("SELECT {} FROM people WHERE id = %s").format(sql.Identifier("name"))
+    assert await execute(conn, operation, (1,)) == [("n1",)]
+    assert conn._plans.executions == 1
+
+
 @pytest.mark.parametrize(
-    "factory", [psycopg2.extras.DictCursor, psycopg2.extras.RealDictCursor,
-                psycopg2.extras.NamedTupleCursor])
+    "factory",
+    [psycopg2.extras.DictCursor, psycopg2.extras.RealDictCursor, psycopg2.extras.NamedTupleCursor],
+)
 async def test_row_shapes(ours, connect, people, factory):
     conn = await connect(prepare_threshold=0)
     async with conn.cursor(cursor_factory=factory) as cur:
@@ -591,7 +615,9 @@ async def test_sa_profits(ours, dsn, people):
     sa = pytest.importorskip("sqlalchemy")
     import aiopgx.sa
 
-    table = sa.Table("people", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("name", sa.Text))
+    table = sa.Table(
+        "people", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("name", sa.Text)
+    )
     async with (
         aiopgx.sa.create_engine(dsn, maxsize=1, prepare_threshold=2) as engine,
         engine.acquire() as conn,

@@ -42,7 +42,9 @@ def trips(url):
     ],
 )
 async def test_round_trips_of_a_first_statement(engine, trips, statement, parameters, wanted):
-    async with engine(url=trips.url).connect() as connection:
+    # else one trip more, once in a connection, to ask whether a pooler is in between
+    url = trips.url.update_query_dict({"prepare_threshold": "none"})
+    async with engine(url=url).connect() as connection:
         await connection.rollback()
         trips()
         for _ in range(3):
