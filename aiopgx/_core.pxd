@@ -29,6 +29,7 @@ cdef class Request:
     cdef object blame               # the error of what it was joined to
     cdef bint begun                 # a part of it is with the server, or was
     cdef bint full                  # it takes nothing at the moment: pull() when it does again
+    cdef bint retired               # its user has gone: it ends as housekeeping
     cdef bint held                  # it is not over with its answer: pull() when it is
     cdef double limit               # seconds
     cdef double deadline            # in the loop's time

@@ -134,8 +134,8 @@ cdef class Wire(Link):
 
     @property
     def ending(self):
-        """The future of what is in flight for nobody; None if nothing is."""
-        return self.head.waiter if self.head is not None and self.head.housekeeping else None
+        """The future of what is in flight for a user that has gone; None if nothing is."""
+        return self.head.waiter if self.head is not None and self.head.retired else None
 
     @property
     def status(self):
@@ -468,8 +468,8 @@ cdef class Wire(Link):
         resting: the transaction status that users see meanwhile. Called from anywhere, also while
         memory is collected: nothing is done.
         """
-        if not request.housekeeping:
-            request.housekeeping = True
+        if not request.retired:
+            request.retired = request.housekeeping = True
             self.users -= 1
             self.resting = resting
         return 0

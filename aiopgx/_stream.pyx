@@ -10,6 +10,7 @@ is read instead. After `cancel_timeout` seconds the connection is closed.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
+from libc.limits cimport INT_MAX
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
@@ -231,7 +232,7 @@ cdef class Stream(Statement):
             self.rowcount, 0, self.lastrowid, None, self.statusmessage, self.query))
 
 
-def start(Wire wire, impl, int shape, operation, parameters, int size, timeout):
+def start(Wire wire, impl, int shape, operation, parameters, size, timeout):
     """Send a statement whose rows are given as they arrive: a Stream. After refusal()."""
     cdef Stream request
     check_timeout(timeout)
@@ -245,7 +246,7 @@ def start(Wire wire, impl, int shape, operation, parameters, int size, timeout):
         raise wire.closed_error("cursor already closed")
     request = Stream.__new__(Stream)
     request.impl, request.query, request.shape = impl, query, shape
-    request.size = size
+    request.size = min(size, INT_MAX)
     request.wire = wire
     request.session = request       # nobody shares the connection with a stream
     wire.put(request, timeout)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime
-import operator
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -214,7 +213,9 @@ class Cursor:
         execute() does: the same rows, but all of them in memory.
         """
         check_timeout(timeout)
-        if operator.index(size) < 1:
+        if not isinstance(size, int):
+            raise TypeError(f"size must be a number of rows, not {size!r}")
+        if size < 1:
             raise ValueError(f"size must be a positive number of rows, not {size!r}")
         return RowStream(self, operation, parameters, size, timeout)
 
@@ -380,11 +381,12 @@ class Cursor:
         try:
             return self._result.fetchone()
         except InFlight:
-            await self._arrive()
-            return await Cursor.fetchone(self)
+            pass
         except BaseException as error:
             trim(error)
             raise
+        await self._arrive()
+        return await Cursor.fetchone(self)
 
     async def _arrive(self) -> None:
         """Wait for the statement of a pipeline, and raise its error."""
@@ -398,36 +400,40 @@ class Cursor:
             size = self._psycopg.arraysize
         try:
             rows: list[Any] = self._result.fetchmany(size)
+            return rows
         except InFlight:
-            await self._arrive()
-            return await Cursor.fetchmany(self, size)
+            pass
         except BaseException as error:
             trim(error)
             raise
-        return rows
+        await self._arrive()
+        return await Cursor.fetchmany(self, size)
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
         try:
             rows: list[Any] = self._result.fetchall()
+            return rows
         except InFlight:
-            await self._arrive()
-            return await Cursor.fetchall(self)
+            pass
         except BaseException as error:
             trim(error)
             raise
-        return rows
+        await self._arrive()
+        return await Cursor.fetchall(self)
 
     async def scroll(self, value: int, mode: str = "relative") -> None:
         """Move in the result by `value` rows, or to row `value` if mode is "absolute"."""
         try:
             self._result.scroll(value, mode)
+            return
         except InFlight:
-            await self._arrive()
-            await Cursor.scroll(self, value, mode)
+            pass
         except BaseException as error:
             trim(error)
             raise
+        await self._arrive()
+        await Cursor.scroll(self, value, mode)
 
     def __aiter__(self) -> "Cursor":
         return self
@@ -438,10 +444,12 @@ class Cursor:
             try:
                 row = self._result.fetchone()
             except InFlight:
-                row = await Cursor.fetchone(self)
+                row = self
             except BaseException as error:
                 trim(error)
                 raise
+            if row is self:  # in flight
+                row = await Cursor.fetchone(self)
         else:
             row = await self.fetchone()
         if row is None:

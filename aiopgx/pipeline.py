@@ -146,7 +146,7 @@ class Pipeline:
             failed[0].show()
         except Exception as error:
             if len(failed) > 1 and hasattr(error, "add_note"):
-                error.add_note(f"{len(failed) - 1} more statements of the pipeline have failed")
+                error.add_note(f"{len(failed) - 1} more of the statements failed")
             raise
 
     async def __aenter__(self) -> "Pipeline":

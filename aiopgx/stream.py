@@ -43,14 +43,15 @@ class RowStream:
     async def __anext__(self) -> Any:
         try:
             row = self._next()
+            if row is None:
+                row = await self._advance()
         except BaseException as exc:
-            self._end()
+            if not self._waiting:  # another coroutine
+                self._end()
             trim(exc)
             raise
         if row is None:
-            row = await self._advance()
-            if row is None:
-                raise StopAsyncIteration
+            raise StopAsyncIteration
         return row
 
     async def _advance(self) -> Any:
@@ -64,10 +65,6 @@ class RowStream:
             if self._ended or self._stream is None:
                 return self._next()
             return await self._wait(self._stream)
-        except BaseException as exc:
-            self._end()
-            trim(exc)
-            raise
         finally:
             self._waiting = False
 
@@ -125,6 +122,7 @@ class RowStream:
 
     def _end(self) -> None:
         self._ended = True
+        self._arguments = None
         self._next = _nothing
         if self._stream is not None:
             self._stream.stop()
@@ -136,7 +134,6 @@ class RowStream:
         the rest is read and thrown away instead. What takes longer than the connection's
         `cancel_timeout` closes the connection.
         """
-        self._arguments = None
         self._end()
         if self._stream is not None and not self._stream.over:
             await asyncio.wait([self._stream.waiter])

@@ -163,17 +163,16 @@ async def test_what_goes_alone_keeps_its_place(conn):
 async def test_streams_and_named_cursors_within(conn):
     conn = await conn()
     cur = await conn.cursor()
-    async with conn.pipeline():
-        async with cur.begin():
-            await cur.execute("INSERT INTO piped SELECT generate_series(1, 500)")
-            named = await conn.cursor(name="within")
-            await named.execute("SELECT i FROM piped ORDER BY i")
-            await cur.execute(INSERT, (501,))
-            assert await named.fetchmany(2) == [(1,), (2,)]
-            await named.close()
-            await cur.execute(INSERT, (502,))
-            rows = [row async for row in cur.stream("SELECT i FROM piped ORDER BY i")]
-            assert len(rows) == 502
+    async with conn.pipeline(), cur.begin():
+        await cur.execute("INSERT INTO piped SELECT generate_series(1, 500)")
+        named = await conn.cursor(name="within")
+        await named.execute("SELECT i FROM piped ORDER BY i")
+        await cur.execute(INSERT, (501,))
+        assert await named.fetchmany(2) == [(1,), (2,)]
+        await named.close()
+        await cur.execute(INSERT, (502,))
+        rows = [row async for row in cur.stream("SELECT i FROM piped ORDER BY i")]
+        assert len(rows) == 502
     assert len(await stored(conn)) == 502
 
 
@@ -188,8 +187,8 @@ async def test_each_statement_is_a_transaction(conn):
             for n in [1, 2, 2, 3, 1, 4]:
                 await cur.execute(INSERT, (n,))
     assert "(2) already exists" in str(caught.value) and caught.value.pgcode == "23505"
-    notes = getattr(caught.value, "__notes__", ["1 more statements of the pipeline have failed"])
-    assert notes == ["1 more statements of the pipeline have failed"]
+    notes = getattr(caught.value, "__notes__", ["1 more of the statements failed"])
+    assert notes == ["1 more of the statements failed"]
     assert await stored(conn) == [1, 2, 3, 4]
 
 
@@ -211,8 +210,9 @@ async def test_an_aborted_transaction(conn):
         await cursors[2].execute("SELECT 1 / 0")
         await cursors[3].execute(INSERT, (2,))
         await cursors[4].execute("ROLLBACK")
-        with pytest.raises(psycopg2.errors.DivisionByZero):
+        with pytest.raises(psycopg2.errors.DivisionByZero) as caught:
             await cursors[2].fetchone()
+        assert caught.value.__context__ is None
         with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
             await cursors[3].fetchone()
     assert [cur.statusmessage for cur in cursors[:2]] == ["BEGIN", "INSERT 0 1"]

@@ -46,7 +46,7 @@ async def rows_of(stream):
 
 
 @pytest.mark.all_loops
-@pytest.mark.parametrize("size", [1, 2, 7, 100, 5000])
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 10**10])
 @pytest.mark.parametrize("count", [0, 1, 7, 1000])
 async def test_rows(cursor, size, count):
     cur = await cursor()
@@ -169,7 +169,7 @@ async def test_size_must_be_positive(cursor, size):
 
 async def test_arguments_are_checked_at_once(cursor):
     cur = await cursor()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="size must be a number of rows, not '10'"):
         cur.stream("SELECT 1", size="10")
     with pytest.raises(TypeError, match="timeout must be a number"):
         cur.stream("SELECT 1", timeout="soon")
