@@ -84,6 +84,7 @@ cdef class Batch:
     cdef readonly Py_ssize_t count      # rows that were taken
     cdef readonly Py_ssize_t executed
     cdef readonly long total            # the sum of rowcount, -1 if unknown
+    cdef bint failed
     cdef readonly object failed_at      # the index of the row that failed, or None
     cdef readonly object suspect        # its text, if its parameters were refused
 
@@ -96,4 +97,5 @@ cdef class Batch:
     cdef Binds bind(self, tuple values, Form form)
     cdef Form form_of(self, Binds binds, tuple values)
     cdef int note(self, Rows rows, object item, PGresult *res) except -1
+    cdef int add_up(self, long rowcount) noexcept
     cdef object values_of(self, tuple values)

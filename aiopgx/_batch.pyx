@@ -3,7 +3,7 @@
     batch = Batch(wire, impl, operation, timeout, session, own, echo)
     batch.fill(iterator, limit)     take parameter sets
     batch.put(last)                 send them; the waiters
-    batch.finish()                  leave psycopg2's cursor as executemany() does
+    batch.show(True)                leave psycopg2's cursor as executemany() does
 
 A set travels in one of three ways. As Bind and Execute of the prepared statement, where that is known
 to come to the same as psycopg2's literals. As a text of its own, in the pipeline too, if it surely is
@@ -365,15 +365,17 @@ cdef class Rows(Request):
         if res == NULL:
             return len(self.values)
         item = self.item_of(self.taken)
-        suspect = type(item) is Binds and refused_by_bind(res)
+        suspect = type(item) is Form or type(item) is Binds and refused_by_bind(res)
         self.failed = NULL
         error = result_error(wire.conn, res, wire.codec, self.batch.impl)
+        if self.batch.failed:
+            raise error                 # what it is behind has failed
+        self.batch.failed = True
         text = self.text_of_row(item)
         give_failure(self.batch.impl, text)
         if item is not None:
             self.batch.failed_at = self.first + self.done
-            if suspect or type(item) is Form:
-                self.batch.suspect = text
+            self.batch.suspect = text if suspect else None
         raise error
 
     cdef bytes text_of_row(self, object item):
@@ -449,6 +451,14 @@ def literal(Wire wire, impl, operation, parameters):
 @lru_cache(maxsize=1000)
 def _text_of(operation):
     return read_text(operation, True)
+
+
+cdef long rowcount_of(PGresult *res) noexcept:
+    cdef const char *affected
+    if pq.resultStatus(res) == PGRES_TUPLES_OK:
+        return pq.ntuples(res)
+    affected = pq.cmdTuples(res)
+    return atol(affected) if affected[0] else -1
 
 
 cdef bint _is_setting(PGconn *conn, const char *name, const char *wanted) noexcept:
@@ -604,8 +614,13 @@ cdef class Batch:
         cdef Py_ssize_t i
         signature = binds.signature()
         form = self.forms.get(signature)
-        if form is not None or self.candidate is not None or self.trials >= MAX_TRIALS:
+        if form is not None:
             return form
+        for form in self.forms.values():
+            if form.good and form.covers(binds):
+                return form
+        if self.candidate is not None or self.trials >= MAX_TRIALS:
+            return None
         form = Form.__new__(Form)
         form.text, form.signature, form.declared = self.text, signature, signature
         floats = bytes([
@@ -685,20 +700,17 @@ cdef class Batch:
 
     cdef int note(self, Rows rows, object item, PGresult *res) except -1:
         """A row was executed; takes the result over."""
-        cdef const char *affected
         if self.last != NULL:
             pq.clear(self.last)
         self.last = res
         self.last_item = item
         self.last_values = rows.values[rows.done]
         self.executed += 1
-        if self.total < 0:
-            return 0
-        if pq.resultStatus(res) == PGRES_TUPLES_OK:
-            self.total += pq.ntuples(res)
-        else:
-            affected = pq.cmdTuples(res)
-            self.total = self.total + atol(affected) if affected[0] else -1
+        self.add_up(rowcount_of(res))
+        return 0
+
+    cdef int add_up(self, long rowcount) noexcept:
+        self.total = -1 if rowcount < 0 or self.total < 0 else self.total + rowcount
         return 0
 
     def note_odd(self, long rowcount):
@@ -709,12 +721,15 @@ cdef class Batch:
             self.last = NULL
         self.count += 1
         self.executed += 1
-        self.total = -1 if rowcount < 0 or self.total < 0 else self.total + rowcount
+        self.add_up(rowcount)
 
     # The end
 
-    def finish(self):
-        """Leave psycopg2's cursor as executemany() does; False if execute() was the last."""
+    def show(self, bint total):
+        """Let psycopg2's cursor show the last row that was executed; False if execute() did that.
+
+        total: as executemany() does, with the sum.
+        """
         cdef PGresult *res = self.last
         if res == NULL:
             return False
@@ -722,9 +737,10 @@ cdef class Batch:
         if type(query) is not bytes:
             query = self.impl.mogrify(self.operation, self.values_of(self.last_values))
         oid = 0 if pq.resultStatus(res) == PGRES_TUPLES_OK else pq.oidValue(res)
+        count = self.total if total else rowcount_of(res)
         with suppress(psycopg2.NotSupportedError):
             give_command(self.impl, (
-                self.total, 0, oid, None, decode(self.wire.codec, pq.cmdStatus(res)), query))
+                count, 0, oid, None, decode(self.wire.codec, pq.cmdStatus(res)), query))
         return True
 
     cdef object values_of(self, tuple values):

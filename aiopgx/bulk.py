@@ -4,6 +4,7 @@ What travels, and how, is `_batch`'s. Here is who waits for it, and what becomes
 """
 
 import asyncio
+import operator
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -160,9 +161,10 @@ class _Many:
         await self.drain()
         if self.own and cursor._wire.status == IDLE:
             await cursor._command("BEGIN")
+        self.batch.show(False)  # it may be refused
         try:
             await cursor.execute(self.operation, self.batch.parameters, timeout=self.timeout)
-        except psycopg2.Error as error:
+        except Exception as error:
             _add_index(error, self.batch.count)
             raise
         self.batch.note_odd(cursor.rowcount)
@@ -207,7 +209,7 @@ class _Many:
         cursor, batch = self.cursor, self.batch
         if not batch.executed:
             set_rowcount(cursor._psycopg, 0)
-        elif not batch.finish():
+        elif not batch.show(True):
             set_total(cursor._psycopg, cursor._result, batch.total)
         cursor._result = cursor._psycopg
 
@@ -253,10 +255,13 @@ async def _pages(argslist: Any, page_size: int) -> AsyncIterator[list[Any]]:
         for page in _paginate(argslist, page_size=page_size):
             yield page
         return
+    size = operator.index(page_size)
+    if size < 1:
+        raise ValueError(f"page_size must be at least 1, not {page_size}")
     page = []
     async for args in argslist:
         page.append(args)
-        if len(page) >= page_size:
+        if len(page) == size:
             yield page
             page = []
     if page:
