@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as INTRANS
 from psycopg2.extensions import encodings
-from psycopg2.extras import _paginate, _split_sql  # type: ignore[attr-defined]
+from psycopg2.extras import _paginate, _split_sql
 from psycopg2.sql import Composable
 
 from ._batch import Batch, literal
@@ -29,7 +29,7 @@ MOST = 500  # sets that travel together
 
 
 class _Many:
-    """An executemany() under way: takes parameter sets, sends them and waits for what is in flight."""
+    """An executemany() under way: takes parameter sets, sends them, waits for what is in flight."""
 
     def __init__(self, cursor: "Cursor", operation: Any, rows: Any, timeout: float | None) -> None:
         self.cursor, self.operation = cursor, operation
@@ -224,7 +224,10 @@ def _add_index(error: BaseException, index: int) -> None:
 
 
 async def execute_many(
-    cursor: "Cursor", operation: Any, rows: Iterable[Any] | AsyncIterable[Any], timeout: float | None
+    cursor: "Cursor",
+    operation: Any,
+    rows: Iterable[Any] | AsyncIterable[Any],
+    timeout: float | None,
 ) -> None:
     """What Cursor.executemany() says."""
     if isinstance(operation, Composable):

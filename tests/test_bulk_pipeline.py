@@ -26,7 +26,8 @@ def told(side, connect):
     scalar(
         side,
         "DROP TYPE IF EXISTS mood; CREATE TYPE mood AS ENUM ('good', 'bad');"
-        "DROP DOMAIN IF EXISTS short; CREATE DOMAIN short AS text CHECK (length(VALUE) < 3); SELECT 1",
+        "DROP DOMAIN IF EXISTS short; CREATE DOMAIN short AS text CHECK (length(VALUE) < 3);"
+        "SELECT 1",
     )
 
     async def make(**kwargs):
@@ -39,8 +40,10 @@ def told(side, connect):
 
 async def ways(cursor):
     """P for each row that was bound, T for each that was a text."""
-    await cursor.execute("SELECT string_agg(CASE WHEN sent LIKE '%$1%' THEN 'P' ELSE 'T' END, ''"
-                         " ORDER BY n) FROM told")
+    await cursor.execute(
+        "SELECT string_agg(CASE WHEN sent LIKE '%$1%' THEN 'P' ELSE 'T' END, ''"
+        " ORDER BY n) FROM told"
+    )
     (found,) = await cursor.fetchone()
     await cursor.execute("DELETE FROM told")
     return found
@@ -98,7 +101,10 @@ async def test_a_parse_that_is_refused(ours, told, side):
     )
     cursor = await told()
     rows = [("A",)] * 20
-    for statement in ("INSERT INTO told (t) VALUES (lower(%s))", "INSERT INTO told (t) VALUES (%s)"):
+    for statement in (
+        "INSERT INTO told (t) VALUES (lower(%s))",
+        "INSERT INTO told (t) VALUES (%s)",
+    ):
         await cursor.execute("BEGIN")
         await cursor.executemany(statement, iter(rows))
         await cursor.execute("COMMIT")
@@ -191,8 +197,10 @@ async def test_neighbours(ours, told):
     cursors = [await told() for _ in range(10)]
     statement = "INSERT INTO told (i, t, f) VALUES (%s, %s, %s)"
     await asyncio.gather(
-        *(c.executemany(statement, [(i, f"{n}", i / 2) for i in range(2000)])
-          for n, c in enumerate(cursors))
+        *(
+            c.executemany(statement, [(i, f"{n}", i / 2) for i in range(2000)])
+            for n, c in enumerate(cursors)
+        )
     )
     for number, cursor in enumerate(cursors):
         await cursor.execute("SELECT min(t), max(t), sum(i), sum(f) FROM told")

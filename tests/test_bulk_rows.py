@@ -27,11 +27,38 @@ VALUES = {
     "small": [1, 40000, None, "1"],
     "num": [1, 2**70, 1.5, -0.0, 1e300, float("nan"), decimal.Decimal("1.500"), "2", None],
     "dec": [1, 1.005, 12345.67, decimal.Decimal("0.005"), None, "1.555"],
-    "f": [1.5, -0.0, 0.1, 1e308, 5e-324, float("nan"), float("inf"), 3, None, "2.5",
-          decimal.Decimal("0.1"), 1e22],
+    "f": [
+        1.5,
+        -0.0,
+        0.1,
+        1e308,
+        5e-324,
+        float("nan"),
+        float("inf"),
+        3,
+        None,
+        "2.5",
+        decimal.Decimal("0.1"),
+        1e22,
+    ],
     "r": [1.5, 0.1, 1e300, 3, None],
-    "t": ["", "it's", "a\\b", "ä€\U0001f600", "%s", "$1", 5, 1.5, True, b"x", None, "x" * 10000,
-          dt.date(2024, 1, 2), "\ud800", "a\0b"],
+    "t": [
+        "",
+        "it's",
+        "a\\b",
+        "ä€\U0001f600",
+        "%s",
+        "$1",
+        5,
+        1.5,
+        True,
+        b"x",
+        None,
+        "x" * 10000,
+        dt.date(2024, 1, 2),
+        "\ud800",
+        "a\0b",
+    ],
     "v": ["abc", "abcdef", "abc      ", 12, 123456, None],
     "c": ["a", "abcd", None],
     "b": [b"", b"a\0b\\", bytearray(b"x"), memoryview(b"y"), "text", None],
@@ -108,7 +135,9 @@ async def test_values(ours, side, connect, column, inside):
     ):
         for rows in batches(column):
             expected = reference(side, statement, rows, inside)
-            check_equal("executemany", rows, await executed(cursor, statement, rows, inside), expected)
+            check_equal(
+                "executemany", rows, await executed(cursor, statement, rows, inside), expected
+            )
 
 
 STATEMENTS = {
@@ -159,15 +188,19 @@ async def test_adapters_of_the_program(ours, side, connect):
     await cursor.execute(TABLE)
     with registries_restored():
         psycopg2.extensions.register_adapter(
-            Money, lambda money: psycopg2.extensions.AsIs(f"{int(money)} + 1"))
-        await cursor.executemany("INSERT INTO kept (i) VALUES (%s)", [(Money(i),) for i in range(9)])
+            Money, lambda money: psycopg2.extensions.AsIs(f"{int(money)} + 1")
+        )
+        await cursor.executemany(
+            "INSERT INTO kept (i) VALUES (%s)", [(Money(i),) for i in range(9)]
+        )
         await cursor.execute("SELECT array_agg(i ORDER BY n) FROM kept")
         assert await cursor.fetchone() == (list(range(1, 10)),)
 
     def texts():
         yield from ([("x",)] * 20)
         psycopg2.extensions.register_adapter(
-            str, lambda text: psycopg2.extensions.AsIs(f"'<{text}>'"))
+            str, lambda text: psycopg2.extensions.AsIs(f"'<{text}>'")
+        )
         yield from ([("y",)] * 20)
 
     await cursor.execute("DELETE FROM kept")

@@ -28,7 +28,10 @@ VALUES = {
     "returning": (INSERT + " RETURNING n, a", ROWS, None, 3, True),
     "returning, not fetched": (INSERT + " RETURNING n, a", ROWS, None, 3),
     "fetch without rows": (INSERT, ROWS, None, 100, True),
-    "per cents": ("INSERT INTO paged (a) SELECT v %% 5 + 0 FROM (VALUES %s) AS t (v)", [(1,), (2,)]),
+    "per cents": (
+        "INSERT INTO paged (a) SELECT v %% 5 + 0 FROM (VALUES %s) AS t (v)",
+        [(1,), (2,)],
+    ),
     "no placeholder": ("INSERT INTO paged (a) VALUES (1)", ROWS),
     "two placeholders": ("INSERT INTO paged (a) VALUES %s, %s", ROWS),
     "a named placeholder": ("INSERT INTO paged (a) VALUES %(a)s", ROWS),
@@ -99,20 +102,27 @@ async def executed(cursor, name, arguments):
 async def test_execute_values(ours, side, connect, arguments):
     cursor = await (await connect()).cursor()
     expected = reference(side, extras.execute_values, arguments)
-    check_equal("execute_values", arguments, await executed(cursor, "execute_values", arguments), expected)
+    check_equal(
+        "execute_values", arguments, await executed(cursor, "execute_values", arguments), expected
+    )
 
 
 @pytest.mark.parametrize("arguments", BATCHES.values(), ids=BATCHES)
 async def test_execute_batch(ours, side, connect, arguments):
     cursor = await (await connect()).cursor()
     expected = reference(side, extras.execute_batch, arguments)
-    check_equal("execute_batch", arguments, await executed(cursor, "execute_batch", arguments), expected)
+    check_equal(
+        "execute_batch", arguments, await executed(cursor, "execute_batch", arguments), expected
+    )
 
 
 async def test_arguments_by_name(ours, connect):
     cursor = await (await connect()).cursor()
     rows = await cursor.execute_values(
-        sql="SELECT * FROM (VALUES %s) AS v", argslist=[(1,), (2,)], template="(%s + 1)", page_size=1,
+        sql="SELECT * FROM (VALUES %s) AS v",
+        argslist=[(1,), (2,)],
+        template="(%s + 1)",
+        page_size=1,
         fetch=True,
     )
     assert rows == [(2,), (3,)]
