@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
-from ._roads import Capabilities, capabilities
+from ._roads import Capabilities, capabilities, explain_road
 from ._version import __version__
 from .connection import TIMEOUT as DEFAULT_TIMEOUT
 from .connection import (
@@ -47,6 +47,7 @@ __all__ = (
     "capabilities",
     "connect",
     "create_pool",
+    "explain_road",
     "get_running_loop",
     "version",
     "version_info",

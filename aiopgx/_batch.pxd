@@ -4,20 +4,25 @@ from ._binds cimport Binds
 from ._core cimport Request, Wire
 from ._eligibility cimport Text
 from ._libpq cimport PGresult
+from ._plans cimport Plan
 
 
 cdef class Form:
     """A statement with parameters of certain types, as it is prepared for a batch."""
 
     cdef Text text
+    cdef Binds binds            # of a row
+    cdef Plan plan              # what the server has made of it
     cdef bytes signature        # the types of psycopg2's literals
     cdef bytes declared         # those that are declared to the server
-    cdef bytes found            # those that it has given them; None before a Trial
     cdef bytes floats           # not 0 for each float in VALUES; None if there is none
     cdef bint good              # parameters mean what psycopg2's literals do
+    cdef bint any_value         # whatever the values are
 
+    @staticmethod
+    cdef Form of(Text text, Binds binds, tuple values)
     cdef bint covers(self, Binds binds) noexcept
-    cdef bint admits(self, Binds binds, tuple values, bint in_transaction) except -1
+    cdef bint admits(self, tuple values, bint in_transaction) except -1
     cdef bytes without_floats(self)
     cdef int note(self, PGresult *res) except -1
     cdef int note_floats(self, PGresult *res) except -1
@@ -45,14 +50,21 @@ cdef class Rows(Request):
     cdef bytes text_of_row(self, object item)
 
 
+cdef enum Stage:
+    ASK
+    LOOK                        # in the catalogue, at types that the server has found
+    UNDO
+
+
 cdef class Trial(Request):
     """Asks the server what it makes of a Form: in a savepoint, since it may refuse."""
 
     cdef Form form
     cdef Py_ssize_t taken
+    cdef Stage stage
+    cdef bytes question         # about types of users
     cdef bint saved
     cdef bint failed
-    cdef bint undoing
 
 
 cdef class Batch:
@@ -66,8 +78,7 @@ cdef class Batch:
     cdef bint own               # the transaction is the batch's
     cdef bint echo
     cdef Text text              # None: each set is executed by execute()
-    cdef bytes columns          # not 0 for each parameter whose type is that of its column
-    cdef bint arrays            # there are casts to arrays
+    cdef bint binds             # rows may be bound
     cdef unsigned int known     # see Binds
     cdef dict forms             # by signature
     cdef Form form              # the one in use
@@ -91,7 +102,6 @@ cdef class Batch:
     cdef int look_at(self, operation) except -1
     cpdef bint wants(self, Py_ssize_t limit) except -1
     cdef int add(self, parameters) except -1
-    cdef bytes untyped(self, tuple values)
     cdef bint add_bound(self, object parameters) except -1
     cdef bint add_text(self, object parameters) except -1
     cdef Binds bind(self, tuple values, Form form)

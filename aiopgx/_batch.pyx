@@ -26,16 +26,11 @@ from libc.math cimport isfinite
 from libc.stdlib cimport atol
 from libc.string cimport memchr, strncmp
 
-import datetime
-import re
 from contextlib import suppress
-from functools import lru_cache
 from time import monotonic
-from uuid import UUID
 
 import psycopg2
 from psycopg2.extensions import STATUS_BEGIN, STATUS_READY, TRANSACTION_STATUS_IDLE
-from psycopg2.extras import Json
 
 from .log import logger
 
@@ -45,9 +40,6 @@ from ._eligibility cimport SAME, Text, read_text
 from ._errors cimport connection_error, decode, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
-    PG_DIAG_CONTEXT,
-    PG_DIAG_SOURCE_FUNCTION,
-    PG_DIAG_SQLSTATE,
     PGRES_COMMAND_OK,
     PGRES_PIPELINE_ABORTED,
     PGRES_TUPLES_OK,
@@ -55,7 +47,8 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._placement cimport AS_CAST_ARRAY, AS_COLUMN, IN_VALUES
+from ._placement cimport IN_VALUES
+from ._plans cimport Plan, Plans, nothing_was_done, text_of
 from ._statements cimport merge
 from ._structs cimport give_command, give_failure, is_closed
 
@@ -105,65 +98,27 @@ cdef tuple plain_iterators = (type(iter([])), type(iter(())))
 cdef frozenset manipulating = frozenset(["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"])
 
 
-# --- types that the server finds out --------------------------------------------------------------
-
-# Types into which a literal and a parameter without a type are read alike. Not interval: '5' is five
-# days where a column says so. Not those of users: a domain has checks.
-cdef frozenset safe = frozenset([
-    16, 17, 18, 19, 20, 21, 23, 25, 26, 114, 142, 600, 650, 700, 701, 774, 790, 829, 869, 1000, 1001,
-    1005, 1007, 1009, 1014, 1015, 1016, 1021, 1022, 1041, 1042, 1043, 1082, 1083, 1114, 1115, 1182,
-    1183, 1184, 1185, 1231, 1266, 1560, 1562, 1700, 2950, 2951, 3614, 3615, 3802, 3807, 3904, 3906,
-    3908, 3910, 3912, 3926,
-])
-# Any text can be read into these.
-cdef frozenset textual = frozenset([19, 25, 1042, 1043])
-# SET: types of columns without a length or precision at which a value may fail.
-cdef frozenset of_text = safe - textual - {18, 26, 650, 774, 790, 1014, 1015, 1041, 1231, 1560, 1562,
-                                           1700, 3614, 3615, 3807} | {19, 25, 1270}
-cdef dict settable = {
-    str: of_text,
-    type(None): of_text | {1014, 1015, 1042, 1043, 1186, 1231, 1560, 1562, 1700},
-    int: frozenset([20, 21, 23]),
-    bool: frozenset([16]),
-    float: frozenset([701]),
-    bytes: frozenset([17]),
-    datetime.date: frozenset([1082]),
-    UUID: frozenset([2950]),
-    Json: frozenset([25, 114, 3802]),
-}
-cdef dict bits = {21: 15, 23: 31, 20: 63}
-# The type of a value: the types of columns without and with time zone.
-cdef dict zoned = {datetime.time: (1083, 1266), datetime.datetime: (1114, 1184)}
-
-
-cdef bint fits_column(unsigned int oid, object value) except -1:
-    """Whether SET stores a value in a column of this type as it stores the literal."""
-    kind = type(value)
-    if kind in zoned:
-        return oid == zoned[kind][value.tzinfo is not None]
-    if oid not in settable.get(kind, ()):
-        return False
-    return kind is not int or -(1 << <int>bits[oid]) <= value < 1 << <int>bits[oid]
-
+# --- what is sent ---------------------------------------------------------------------------------
 
 cdef unsigned int *oids_of(bytes signature) noexcept:
     return <unsigned int *>PyBytes_AS_STRING(signature)
 
 
-cdef bint types_fit(Text text, bytes declared, bytes found) except -1:
-    """Whether the parameters that have no type of their own got one that a literal is read into alike.
-
-    declared, found: OIDs, as in Binds.signature(). Where a column is SET, it depends on the value.
-    """
-    cdef Py_ssize_t i
-    for i in range(text.count):
-        if oids_of(declared)[i] == 0 and text.slots[i].bind != AS_COLUMN \
-                and oids_of(found)[i] not in safe:
-            return False
-    return True
-
-
 cdef class Form:
+
+    @staticmethod
+    cdef Form of(Text text, Binds binds, tuple values):
+        cdef Form self = Form.__new__(Form)
+        cdef Py_ssize_t i
+        self.text, self.binds = text, binds
+        self.signature = self.declared = binds.signature()
+        floats = bytes([
+            binds.types[i] == NUMERIC and type(values[i]) is float
+            and text.slots[i].place == IN_VALUES for i in range(text.count)])
+        self.floats = floats if any(floats) else None
+        self.plan = Plan.__new__(Plan)
+        self.plan.columns = ()
+        return self
 
     cdef bint covers(self, Binds binds) noexcept:
         """Whether a row can be bound to it. A NULL has the type of what else may stand there."""
@@ -174,25 +129,18 @@ cdef class Form:
                 return False
         return True
 
-    cdef bint admits(self, Binds binds, tuple values, bint in_transaction) except -1:
+    cdef bint admits(self, tuple values, bint in_transaction) except -1:
         """Whether the row means the same to it; in a user's transaction: and is not refused at Bind."""
-        cdef int i
-        cdef unsigned int oid
+        cdef Py_ssize_t i
         if not self.good:
             return False
-        for i in range(binds.count):
-            if self.floats is not None and PyBytes_AS_STRING(self.floats)[i] \
-                    and not PyFloat_CheckExact(<object>PyTuple_GET_ITEM(values, i)) \
-                    and binds.lengths[i] >= 0:
-                return False            # a Decimal
-            if oids_of(self.signature)[i] != 0:
-                continue
-            oid = oids_of(self.found)[i]
-            if self.text.slots[i].bind == AS_COLUMN and not fits_column(oid, values[i]):
-                return False
-            if in_transaction and binds.lengths[i] >= 0 and oid not in textual:
-                return False
-        return True
+        if self.floats is not None:
+            for i in range(self.text.count):
+                if PyBytes_AS_STRING(self.floats)[i]:
+                    value = <object>PyTuple_GET_ITEM(values, i)
+                    if value is not None and not PyFloat_CheckExact(value):
+                        return False    # a Decimal
+        return self.any_value and not in_transaction or self.plan.admits(values, in_transaction)
 
     cdef bytes without_floats(self):
         """The types, left open where a float stands."""
@@ -205,13 +153,8 @@ cdef class Form:
 
     cdef int note(self, PGresult *res) except -1:
         """What the server has made of it."""
-        cdef int i
-        if pq.nparams(res) != self.text.count:
-            return 0
-        found = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(self.signature))
-        for i in range(self.text.count):
-            oids_of(found)[i] = pq.paramtype(res, i)
-        self.found = found
+        self.plan.note(self.text, self.binds, res)
+        self.any_value = self.text.columns is None
         return 0
 
     cdef int note_floats(self, PGresult *res) except -1:
@@ -220,7 +163,7 @@ cdef class Form:
         floats = bytearray(self.floats)
         declared = bytearray(self.signature)
         for i in range(self.text.count):
-            floats[i] = floats[i] and pq.nparams(res) > i and pq.paramtype(res, i) == FLOAT8
+            floats[i] = floats[i] and pq.paramtype(res, i) == FLOAT8
             if floats[i]:
                 (<unsigned int *><char *>declared)[i] = FLOAT8
         self.floats = bytes(floats) if any(floats) else None
@@ -228,33 +171,12 @@ cdef class Form:
         return 0
 
 
-# --- what is sent ---------------------------------------------------------------------------------
-
-# A parameter that was refused before anything was executed; the words around are the server's language.
-cdef object at_parameter = re.compile(rb"\$[0-9]+(?: = .*)?\Z", re.DOTALL).search
-
-
-cdef bint refused_by_bind(PGresult *res) except -1:
-    """Whether a row failed before it was executed, in words that are not those of its text."""
-    cdef const char *state = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
-    cdef const char *function = pq.resultErrorField(res, PG_DIAG_SOURCE_FUNCTION)
-    cdef const char *context = pq.resultErrorField(res, PG_DIAG_CONTEXT)
-    if state == NULL:
-        return False
-    if strncmp(state, b"26000", 5) == 0:
-        return True
-    if strncmp(state, b"0A000", 5) == 0:
-        return function != NULL and strncmp(function, b"RevalidateCachedQuery", 21) == 0
-    if context == NULL:
-        return strncmp(state, b"42", 2) == 0
-    return at_parameter(<bytes>context) is not None
-
-
 cdef bint put_text(PGconn *conn, bytes text) noexcept:
     return pq.sendQueryParams(conn, PyBytes_AS_STRING(text), 0, NULL, NULL, NULL, NULL, 0)
 
 
-cdef bint put_question(PGconn *conn, Form form, bytes types) except -1:
+cdef bint put_form(PGconn *conn, Form form, bytes types) except -1:
+    """Parse and Describe."""
     return pq.sendPrepare(conn, b"", PyBytes_AS_STRING(form.text.sql), <int>form.text.count,
                           oids_of(types)) and pq.sendDescribePrepared(conn, b"")
 
@@ -365,7 +287,7 @@ cdef class Rows(Request):
         if res == NULL:
             return len(self.values)
         item = self.item_of(self.taken)
-        suspect = type(item) is Form or type(item) is Binds and refused_by_bind(res)
+        suspect = type(item) is Form or type(item) is Binds and nothing_was_done(res)
         self.failed = NULL
         error = result_error(wire.conn, res, wire.codec, self.batch.impl)
         if self.batch.failed:
@@ -406,18 +328,25 @@ cdef class Trial(Request):
         cdef PGconn *conn = wire.conn
         cdef bint sent
         enter_pipeline(wire, None)
-        if self.undoing:
-            sent = put_text(conn, b"ROLLBACK TO SAVEPOINT aiopgx")
+        if self.stage == UNDO:
+            sent = put_text(conn, b"ROLLBACK TO SAVEPOINT aiopgx") \
+                and put_text(conn, b"RELEASE SAVEPOINT aiopgx")
+        elif self.stage == LOOK:
+            sent = put_text(conn, self.question)
         else:
-            sent = put_text(conn, b"SAVEPOINT aiopgx") and put_question(conn, form, form.signature) \
-                and (form.floats is None or put_question(conn, form, form.without_floats()))
-        if not sent or not put_text(conn, b"RELEASE SAVEPOINT aiopgx") or not pq.pipelineSync(conn):
+            sent = put_text(conn, b"SAVEPOINT aiopgx") and put_form(conn, form, form.signature) \
+                and (form.floats is None or put_form(conn, form, form.without_floats())) \
+                and put_text(conn, b"RELEASE SAVEPOINT aiopgx")
+        if not sent or not pq.pipelineSync(conn):
             broken_pipeline(wire)
         return 0
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        cdef int status = pq.resultStatus(res)
         try:
-            if pq.resultStatus(res) != PGRES_COMMAND_OK:
+            if status == PGRES_TUPLES_OK:
+                (<Plans>wire.plans).note_types(res, self.form.plan)
+            elif status != PGRES_COMMAND_OK:
                 self.failed = True
             elif self.taken == 0:
                 self.saved = True
@@ -431,12 +360,15 @@ cdef class Trial(Request):
         return MORE
 
     cdef object outcome(self, Wire wire):
-        cdef Form form = self.form
-        if self.failed and self.saved and not self.undoing:
-            self.undoing = True
+        if self.failed and self.saved and self.stage == ASK:
+            self.stage = UNDO
             return AGAIN
-        form.good = not self.failed and form.found is not None \
-            and types_fit(form.text, form.signature, form.found)
+        if not self.failed and self.stage == ASK:
+            self.question = self.form.plan.question(wire.plans)
+            if self.question is not None:
+                self.stage = LOOK
+                return AGAIN
+        self.form.good = not self.failed and self.form.plan.fits(wire.plans)
         return 0
 
 
@@ -447,11 +379,6 @@ def literal(Wire wire, impl, operation, parameters):
 
 
 # --- the batch ------------------------------------------------------------------------------------
-
-@lru_cache(maxsize=1000)
-def _text_of(operation):
-    return read_text(operation, True)
-
 
 cdef long rowcount_of(PGresult *res) noexcept:
     cdef const char *affected
@@ -491,22 +418,18 @@ cdef class Batch:
 
     cdef int look_at(self, operation) except -1:
         cdef Text text
-        cdef Py_ssize_t i
+        cdef Plans plans = self.wire.plans
         if not (_is_setting(self.wire.conn, b"standard_conforming_strings", b"on")
                 and _is_setting(self.wire.conn, b"client_encoding", b"UTF8")):
             return 0
         if type(operation) is str and len(operation) < CACHED:
-            text = _text_of(operation)
+            text = text_of(operation, True)
         else:
             text = read_text(operation, True)
         if not text.single or text.kind not in manipulating:
             return 0
         self.text = text
-        if text.eligible:
-            left = bytes([text.slots[i].bind == AS_COLUMN for i in range(text.count)])
-            self.columns = left if any(left) else None
-            for i in range(text.count):
-                self.arrays |= text.slots[i].bind == AS_CAST_ARRAY
+        self.binds = text.eligible and plans is not None and plans.threshold >= 0
         return 0
 
     # Taking
@@ -555,7 +478,7 @@ cdef class Batch:
         cdef tuple values
         cdef Binds binds
         cdef Form form
-        if not self.text.eligible:
+        if not self.binds:
             return False
         values = self.text.arrange(parameters)
         if values is None or self.text.judge(values) != SAME:
@@ -569,7 +492,7 @@ cdef class Batch:
             form = self.form_of(binds, values)
             if form is not None and form.floats is not None:
                 binds = self.bind(values, form)
-        if form is None or not form.admits(binds, values, not self.own):
+        if form is None or not form.admits(values, not self.own):
             return False
         if self.form is not form or not self.rows.parsed:
             self.rows.items.append(form)
@@ -586,7 +509,7 @@ cdef class Batch:
         form: floats are bound as this one wants them.
         """
         cdef Py_ssize_t i
-        cdef bytes untyped = self.untyped(values)
+        cdef bytes untyped = self.text.untyped(values)
         cdef bytes floats = None if form is None else form.floats
         cdef Binds binds = Binds.__new__(Binds)
         cdef double number
@@ -611,7 +534,6 @@ cdef class Batch:
     cdef Form form_of(self, Binds binds, tuple values):
         """The Form for a row; None where there is none yet: it may be tried."""
         cdef Form form
-        cdef Py_ssize_t i
         signature = binds.signature()
         form = self.forms.get(signature)
         if form is not None:
@@ -621,27 +543,8 @@ cdef class Batch:
                 return form
         if self.candidate is not None or self.trials >= MAX_TRIALS:
             return None
-        form = Form.__new__(Form)
-        form.text, form.signature, form.declared = self.text, signature, signature
-        floats = bytes([
-            binds.types[i] == NUMERIC and type(values[i]) is float
-            and self.text.slots[i].place == IN_VALUES for i in range(self.text.count)])
-        form.floats = floats if any(floats) else None
-        self.candidate = form
+        self.candidate = Form.of(self.text, binds, values)
         return None
-
-    cdef bytes untyped(self, tuple values):
-        """Not 0 for each value whose type the server is to find out; None if there is none."""
-        cdef Py_ssize_t i
-        if not self.arrays:
-            return self.columns
-        left = bytearray(self.text.count)
-        for i in range(self.text.count):
-            value = values[i]
-            left[i] = self.text.slots[i].bind == AS_COLUMN or (
-                self.text.slots[i].bind == AS_CAST_ARRAY and type(value) is list
-                and (not value or type(value[0]) is str))
-        return bytes(left)
 
     cdef bint add_text(self, object parameters) except -1:
         """As a text of one statement: if all of its literals are psycopg2's own."""

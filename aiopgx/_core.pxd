@@ -41,6 +41,7 @@ cdef class Request:
 
 cdef class Wire(Link):
     cdef readonly unsigned long rests   # requests that left no transaction open
+    cdef public object plans        # the hot statements of the connection, or None
     # the queue
     cdef Request head               # in flight
     cdef object sent                # deque of those behind it, in pipeline mode; or None
@@ -59,14 +60,17 @@ cdef class Wire(Link):
     cdef int drop(self, Request request, object outcome) except -1
     cdef int transaction_status(self) except -1
     # its own
+    cdef bint engaged(self) except -1
     cdef bint _all_of(self, session) except -1
     cdef list _queue(self)
     cdef int _accept(self, Request request, timeout) except -1
     cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
+    cdef bint _followed(self) except -1
     cdef int _go_on(self) except -1
     cdef Request _next(self)
     cdef Request _next_piped(self)
+    cdef Turn _turn(self, Request request) except? DROP
     cdef Request _done(self)
     cdef int _over(self, failure) except -1
     cdef int _check_after(self, error) except -1

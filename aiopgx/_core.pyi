@@ -3,9 +3,11 @@ from typing import Any
 
 import psycopg2
 
+from ._plans import Plans
 from .utils import ClosableQueue
 
 class Wire:
+    plans: Plans | None
     def __init__(
         self,
         raw: Any,

@@ -14,11 +14,12 @@ never asks what kind a request is.
     FOREIGN     queues            psycopg2's poll()                that of the next, or IDLE
     CLOSED      refused           -
 
-Two that are put together and may travel in the extended protocol go out together, in libpq's pipeline
-mode: entered when the first is sent and left when nothing is in flight, so that psycopg2 never meets
-it. The queue is first in, first out, with two liberties: what says WAIT is overtaken (a portal is not
-closed in an aborted transaction), and what says DROP is over without being sent. A user's request
-in flight refuses a second user's (see refusal()); housekeeping refuses nobody.
+What may travel in the extended protocol goes out together, in libpq's pipeline mode: entered when the
+first of two is sent, or housekeeping that something may follow, and left when nothing is in flight,
+so that psycopg2 never meets it. The queue is first in, first out, with two liberties: what says WAIT
+is overtaken by what is not in flight with others (a portal is not closed in an aborted transaction),
+and what says DROP is over without being sent. A user's request in flight refuses a second user's (see
+refusal()); housekeeping refuses nobody.
 
 An outcome comes as a list, out of which the caller takes what was asked for, or the exception to
 raise: a future that raised it would keep it and its frames alive, and a dropped connection open,
@@ -172,6 +173,11 @@ cdef class Wire(Link):
                 return False
         return True
 
+    cdef bint engaged(self) except -1:
+        """Whether a user's request is in flight. Housekeeping is never sent behind one."""
+        last = self.sent[len(self.sent) - 1] if self.sent else self.head
+        return last is not None and not (<Request>last).housekeeping
+
     cdef list _queue(self):
         queue = [] if self.head is None else [self.head]
         if self.sent is not None:
@@ -277,10 +283,10 @@ cdef class Wire(Link):
     cdef int _start(self, Request request) except -1:
         """Send a request; one that can't be sent leaves the queue."""
         if request.housekeeping:
-            self.resting = self.raw.get_transaction_status()
+            if self.head is None:
+                self.resting = self.raw.get_transaction_status()
             request.deadline = self.loop.time() + request.limit
-        if request.extended and self.waiting and self.head is None \
-                and (<Request>self.waiting[0]).extended:
+        if request.extended and self.head is None and (request.housekeeping or self._followed()):
             self.piping = pq.enterPipelineMode(self.conn)
         try:
             request.send(self)
@@ -289,6 +295,8 @@ cdef class Wire(Link):
         except BaseException:
             if self.state != CLOSED:
                 self.users -= not request.housekeeping
+                if self.piping and self.head is None:
+                    self._leave_pipeline()
             raise
         request.begun = True
         if self.head is None:
@@ -298,7 +306,11 @@ cdef class Wire(Link):
                 self.sent = deque()
             self.sent.append(request)
         self.state = FOREIGN if request.polled else BUSY
-        if not request.polled:
+        if self.piping and request.joined:
+            pass                        # what follows takes it along
+        elif self.piping and request.housekeeping:
+            self.want_write(True)       # so does what follows in this step of the loop
+        elif not request.polled:
             self.flush()
         elif request.housekeeping:      # it does not overtake what users do in this step of the loop
             self.loop.call_soon(self._on_readable)
@@ -306,6 +318,14 @@ cdef class Wire(Link):
             self._poll()
         self._time(request)
         return 0
+
+    cdef bint _followed(self) except -1:
+        """Whether another is to go out with the one that is being sent."""
+        cdef Request following
+        if not self.waiting:
+            return False
+        following = self.waiting[0]
+        return following.extended and not following.housekeeping
 
     cdef int _go_on(self) except -1:
         """Send what can be sent now."""
@@ -328,10 +348,7 @@ cdef class Wire(Link):
         cdef Request request
         cdef Turn turn
         for request in list(self.waiting):
-            turn = request.turn(self)
-            if turn == GO and not (request.housekeeping or request.begun) \
-                    and request.waiter.done():
-                turn = WAIT             # its task was cancelled, and is about to abandon it
+            turn = self._turn(request)
             if turn == GO:
                 self.waiting.remove(request)
                 return request
@@ -341,11 +358,25 @@ cdef class Wire(Link):
 
     cdef Request _next_piped(self):
         """The same, behind others that are in flight."""
-        cdef Request request = self.waiting[0]
-        if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED:
-            return None
-        self.waiting.popleft()
-        return request
+        cdef Request request
+        cdef Turn turn
+        while self.waiting:
+            request = self.waiting[0]
+            if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED:
+                return None
+            turn = self._turn(request)
+            if turn == WAIT:
+                return None
+            if turn == GO:
+                return self.waiting.popleft()
+            self.drop(request, None)
+        return None
+
+    cdef Turn _turn(self, Request request) except? DROP:
+        cdef Turn turn = request.turn(self)
+        if turn == GO and not (request.housekeeping or request.begun) and request.waiter.done():
+            return WAIT                 # its task was cancelled, and is about to abandon it
+        return turn
 
     cdef int drop(self, Request request, outcome) except -1:
         """End a request that waits for its turn."""
@@ -363,7 +394,7 @@ cdef class Wire(Link):
         self.users -= not request.housekeeping
         if self.head is None and self.state != CLOSED:
             self.state = IDLE
-        if self.users:
+        if self.users or self.head is not None:
             self._first_deadline()
         else:
             self.deadline = NEVER

@@ -17,9 +17,15 @@ cdef class Text:
     cdef readonly bint single           # surely one statement, with or without its semicolon
     cdef readonly str kind              # the first word in upper case: "SELECT", "BEGIN", ...
     cdef readonly bint changes_session  # maybe: prepared statements are to be forgotten
+    cdef bytes columns                  # not 0 for each placeholder that is bound as a column; or None
+    cdef bint arrays                    # there are casts to arrays
+    cdef readonly bint quotes           # there is a literal in quotes, or a name
+    cdef readonly dict proven           # (database, types): whether the server has prepared it
     cdef bint has_parameters
     cdef Slot *slots                    # of an eligible text
 
+    cdef int note_binds(self) except -1
+    cdef bytes untyped(self, tuple values)
     cdef tuple arrange(self, object parameters)
     cdef int judge(self, tuple values) except -1
     cpdef int admits(self, object parameters) except -1

@@ -175,6 +175,27 @@ cdef class Text:
         names = ("literal", "cast array", "column")
         return tuple([names[self.slots[i].bind] for i in range(self.count if self.eligible else 0)])
 
+    cdef int note_binds(self) except -1:
+        cdef Py_ssize_t i
+        columns = bytes([self.slots[i].bind == AS_COLUMN for i in range(self.count)])
+        self.columns = columns if any(columns) else None
+        for i in range(self.count):
+            self.arrays |= self.slots[i].bind == AS_CAST_ARRAY
+        return 0
+
+    cdef bytes untyped(self, tuple values):
+        """Not 0 for each value whose type the server is to find out; None if there is none."""
+        cdef Py_ssize_t i
+        if not self.arrays:
+            return self.columns
+        left = bytearray(self.count)
+        for i in range(self.count):
+            value = values[i]
+            left[i] = self.slots[i].bind == AS_COLUMN or (
+                self.slots[i].bind == AS_CAST_ARRAY and type(value) is list
+                and (not value or type(value[0]) is str))
+        return bytes(left)
+
     cdef tuple arrange(self, object parameters):
         """The value of each placeholder, or None if these parameters are none for the text."""
         if not self.has_parameters:
@@ -269,6 +290,9 @@ cpdef Text read_text(object operation, bint has_parameters):
         self.count = len(tokens.holders)
         self.names = names_of(tokens)
         self.sql = numbered(tokens)
+        self.quotes = b"'" in self.sql
+        self.note_binds()
+        self.proven = {}
         self.eligible = True
     except UnicodeEncodeError:
         self.reason = "the text can't be encoded"

@@ -18,17 +18,17 @@ _ELSEWHERE = {
     "max_idle": "pool_recycle",
     "max_size": "maxsize",
     "min_size": "minsize",
-    "prepared_statement_cache_size": "nothing, no statement is prepared",
-    "prepared_statement_name_func": "nothing, no statement is prepared",
+    "prepared_statement_cache_size": "prepared_max",
+    "prepared_statement_name_func": "nothing, names are never used again",
     "server_settings": "options='-c name=value'",
     "setup": "on_connect",
     "ssl": "sslmode",
-    "statement_cache_size": "nothing, no statement is prepared",
+    "statement_cache_size": "prepared_max, or prepare_threshold=None",
     "username": "user",
 }
 _OURS = """
     cancel_timeout cursor_factory dsn echo enable_hstore enable_json enable_uuid maxsize minsize
-    on_connect pool_recycle raise_query_canceled timeout
+    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled timeout
 """
 _LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode

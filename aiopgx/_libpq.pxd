@@ -144,5 +144,6 @@ cdef struct PQ:
     void (*cancelFinish)(PGcancelConn *) noexcept
     int (*sendClosePrepared)(PGconn *, const char *) noexcept
     int (*sendClosePortal)(PGconn *, const char *) noexcept
+    int (*sendPipelineSync)(PGconn *) noexcept
 
 cdef PQ pq

@@ -121,14 +121,15 @@ cdef int _load() except -1:
     pq.sendFlushRequest = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendFlushRequest")
     pq.sendClosePrepared = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
         h, "PQsendClosePrepared")
-    pq.sendClosePortal = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
-        h, "PQsendClosePortal")
     pq.cancelCreate = <PGcancelConn *(*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQcancelCreate")
     pq.cancelStart = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelStart")
     pq.cancelPoll = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelPoll")
     pq.cancelSocket = <int (*)(const PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelSocket")
     pq.cancelReset = <void (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelReset")
     pq.cancelFinish = <void (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelFinish")
+    pq.sendClosePortal = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
+        h, "PQsendClosePortal")
+    pq.sendPipelineSync = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendPipelineSync")
     pq.direct_rows = _rows_can_be_read_directly()
     pq.libVersion = (<LibVersion>_need(h, "PQlibVersion"))()
     return 0

@@ -1,9 +1,16 @@
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ._core import Wire
-from .named import Portal, Portals
+
+class _Portal(Protocol):
+    name: bytes
+    quoted: bytes
+
+class _Portals(Protocol):
+    def lasts(self, portal: Any) -> bool: ...
+    def freed(self, portal: Any, error: BaseException | None) -> None: ...
 
 class Session:
     status: int
@@ -17,6 +24,7 @@ def execute(
     parameters: Any,
     timeout: float | None,
     session: Session | None = None,
+    prepare: bool | None = None,
 ) -> asyncio.Future[list[Any]]: ...
 def execute_foreign(
     wire: Wire,
@@ -39,5 +47,5 @@ def end(
 ) -> asyncio.Future[list[Any]]: ...
 def pause(wire: Wire, session: Session) -> asyncio.Future[list[Any]]: ...
 def end_portal(
-    wire: Wire, portals: Portals, portal: Portal, timeout: float | None
+    wire: Wire, portals: _Portals, portal: _Portal, timeout: float | None
 ) -> asyncio.Future[None] | None: ...

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import psycopg2
+from psycopg2.sql import Composable
 
 from . import _errors, _libpq, _link
 from ._eligibility import read_text
+from ._plans import can_bind
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,25 @@ class Road(NamedTuple):
         return f"{self.name}: {self.reason}"
 
 
-# By what Text.admits() gives.
-_REASONS = {
-    1: "the outcome is the same as with psycopg2's literals",
-    2: "the outcome is the same as with psycopg2's literals while the server plans with the values",
-}
-
-
 def explain_road(operation: Any, parameters: Any = None) -> Road:
-    """Tell which road `execute(operation, parameters)` can take, and why.
+    """Tell which road `execute(operation, parameters)` can take once it is hot, and why.
 
-    It goes by the statement and its parameters alone, and asks no server. What else has to hold for
-    a prepared statement is in docs/prepared.md. Never raises for a statement that is wrong.
-    Not public before that road is open.
+    It goes by the statement, its parameters and the adapters registered at this moment, and asks
+    no server. What else has to hold for a prepared statement is in docs/prepared.md. Never raises
+    for a statement that is wrong. New in aiopgx.
     """
     if not _link.native_road:
         return Road("psycopg2", _reason())
+    if isinstance(operation, Composable):
+        return Road("text", "what psycopg2.sql makes of the operation depends on the connection")
     text = read_text(operation, parameters is not None)
     refusal = text.refusal(parameters)
     if refusal is not None:
         return Road("text", refusal)
-    return Road("prepared", _REASONS[text.admits(parameters)])
+    if text.admits(parameters) == 2:
+        return Road("text", "the outcome may depend on whether the server plans with the values")
+    if not can_bind(text, parameters):
+        return Road(
+            "text", "a parameter has an adapter that is not psycopg2's own, or is refused by it"
+        )
+    return Road("prepared", "the outcome is the same as with psycopg2's literals")

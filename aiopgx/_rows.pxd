@@ -20,7 +20,7 @@ cdef class Result:
     cdef int rows
     cdef long count             # rowcount
     cdef long position          # rownumber
-    cdef object sent            # query
+    cdef object sent            # query, or what writes it
     cdef bint handed_over
     cdef public bint outlives   # rows can be fetched when the connection is closed
     cdef bint introduced        # casters find the attributes of their cursor
@@ -37,6 +37,7 @@ cdef class Result:
     cdef int check(self) except -1
     cdef int begin(self) except -1
     cdef int give_rows(self, impl, tuple fields) except -1
+    cdef object text(self)
     cdef tuple fields(self)
     cdef object row(self, int shape)
     cdef list take(self, long limit)

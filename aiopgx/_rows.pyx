@@ -21,6 +21,7 @@ from ._binary cimport in_text
 from ._columns cimport Columns
 from ._errors cimport codec_of, decode, make_error
 from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
+from ._statements cimport Unwritten
 from ._structs cimport (
     give_attributes,
     give_command,
@@ -427,7 +428,12 @@ cdef class Result:
     @property
     def query(self):
         """The statement as it was sent, bytes."""
-        return self.impl.query if self.handed_over else self.sent
+        return self.impl.query if self.handed_over else self.text()
+
+    cdef object text(self):
+        if type(self.sent) is Unwritten:
+            self.sent = (<Unwritten>self.sent).write()
+        return self.sent
 
     cdef tuple names(self):
         cdef int i
@@ -483,7 +489,7 @@ cdef class Result:
 
     cdef tuple fields(self):
         return (self.count, self.position, self.lastrowid, self.description, self.statusmessage,
-                self.sent)
+                self.text())
 
 
 def set_rowcount(impl, long rowcount):

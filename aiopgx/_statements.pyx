@@ -27,8 +27,10 @@ from libc.string cimport memcpy, strlen
 
 import re
 
+import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import ISQLQuote
+from psycopg2.extras import Json
 
 cdef extern from "_frames.h":
     pass
@@ -280,6 +282,55 @@ cdef Py_ssize_t add_str(Py_ssize_t used, object parameter) except -1:
         out += 1
     out[0] = c"'"
     return out + 1 - _buffer
+
+
+cdef class Unwritten:
+    """The text that psycopg2 would have sent, to be written when somebody asks for it."""
+
+    @staticmethod
+    cdef Unwritten of(object impl, str operation, tuple names, tuple values, bint has_parameters):
+        """impl: the psycopg2 cursor; names: of the values, None if they go by position."""
+        cdef Unwritten self = Unwritten.__new__(Unwritten)
+        cdef Py_ssize_t i
+        cdef bint copied = False, at_once = False
+        self.impl, self.operation, self.names, self.values = impl, operation, names, values
+        self.has_parameters = has_parameters
+        for i in range(PyTuple_GET_SIZE(values)):
+            value = <object>PyTuple_GET_ITEM(values, i)
+            copied |= PyList_CheckExact(value)
+            at_once |= type(value) is Json or type(value) is bytearray or type(value) is memoryview
+        if at_once:                     # the program may change them
+            self.text = self.write()
+        elif copied:
+            self.values = tuple([value[:] if type(value) is list else value for value in values])
+        return self
+
+    cdef bytes write(self):
+        cdef object parameters = None
+        if self.text is not None:
+            return self.text
+        if self.has_parameters:
+            parameters = self.values if self.names is None else dict(zip(self.names, self.values))
+        text = None if parameters is None else merge(self.operation, parameters)
+        if text is not None:
+            return text
+        try:
+            return self.impl.mogrify(self.operation, parameters)
+        except psycopg2.InterfaceError:         # its connection was closed meanwhile
+            return self.written_alone()
+
+    cdef bytes written_alone(self):
+        """The same without a connection."""
+        if not self.has_parameters:
+            return self.operation.encode()
+        literals = []
+        for value in self.values:
+            adapted = psycopg2.extensions.adapt(value)
+            if hasattr(adapted, "encoding"):
+                adapted.encoding = "utf8"
+            literals.append(adapted.getquoted().decode())
+        return (self.operation % (
+            tuple(literals) if self.names is None else dict(zip(self.names, literals)))).encode()
 
 
 def merged(operation, parameters):

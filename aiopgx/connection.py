@@ -17,6 +17,7 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from ._core import Wire
+from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
@@ -55,6 +56,13 @@ __all__ = (
 TIMEOUT = 60.0
 CANCEL_TIMEOUT = 10.0
 
+
+class _Default(int):
+    """A default that is told apart from the same number given by the user."""
+
+
+PREPARE_THRESHOLD = _Default(DEFAULT_THRESHOLD)
+
 # The adapters that psycopg2's register_hstore() and register_uuid() set.
 _SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
 
@@ -69,6 +77,8 @@ def connect(
     echo: bool = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
     raise_query_canceled: bool = False,
+    prepare_threshold: int | None = PREPARE_THRESHOLD,
+    prepared_max: int | None = DEFAULT_MAXIMUM,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -83,6 +93,12 @@ def connect(
     raise_query_canceled: when the server cancels a statement (statement_timeout,
         pg_cancel_backend()), raise `psycopg2.errors.QueryCanceled` as psycopg2 does, instead of
         aiopg's `asyncio.CancelledError`. New in aiopgx.
+    prepare_threshold: how often a statement is executed before it is prepared on the server; 0 for
+        at once (from the second execution on: the first shows its columns), None for never. Given,
+        it holds behind a connection pooler, too, where nothing is prepared by default. See
+        docs/prepared.md. New in aiopgx, by psycopg 3's name.
+    prepared_max: how many statements stay prepared on a connection; None for no limit. New in
+        aiopgx, by psycopg 3's name.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -95,6 +111,8 @@ def connect(
         enable_json=enable_json,
         cancel_timeout=cancel_timeout,
         raise_query_canceled=raise_query_canceled,
+        prepare_threshold=prepare_threshold,
+        prepared_max=prepared_max,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -128,8 +146,15 @@ class Connection:
         enable_uuid: bool = True,
         cancel_timeout: float = CANCEL_TIMEOUT,
         raise_query_canceled: bool = False,
+        prepare_threshold: int | None = PREPARE_THRESHOLD,
+        prepared_max: int | None = DEFAULT_MAXIMUM,
         **kwargs: Any,
     ) -> None:
+        self._plans = Plans(
+            _checked("prepare_threshold", prepare_threshold),
+            _checked("prepared_max", prepared_max),
+            prepare_threshold is not PREPARE_THRESHOLD,
+        )
         if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
             raise ValueError(f"cancel_timeout must be a number of seconds, not {cancel_timeout!r}")
         self._enable_json = enable_json
@@ -164,6 +189,7 @@ class Connection:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._notifies = ClosableQueue(queue, self._loop)
         self._wire = Wire(self._conn, self._loop, queue, self._notifies, self._cancel_timeout)
+        self._wire.plans = self._plans
 
     async def _reach(self) -> None:
         """Connect to the server, or to the first of several that lets us in."""
@@ -247,7 +273,9 @@ class Connection:
         impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
         cursor = Cursor(self, impl, self._timeout, self._echo)
         try:
-            await cursor.execute("SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'")
+            await cursor.execute(
+                "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
+            )
             rows = await cursor.fetchall()
         finally:
             cursor.close()
@@ -349,16 +377,21 @@ class Connection:
         parameters: Any = None,
         *,
         timeout: float | None = None,
+        prepare: bool | None = None,
     ) -> _ContextManager[Cursor]:
         """Execute a statement on a new cursor, which is what awaiting it gives.
 
         See `Cursor.execute()`. New in aiopgx.
         """
-        return _ContextManager[Cursor](self._execute(operation, parameters, timeout), _close_cursor)
+        return _ContextManager[Cursor](
+            self._execute(operation, parameters, timeout, prepare), _close_cursor
+        )
 
-    async def _execute(self, operation: Any, parameters: Any, timeout: float | None) -> Cursor:
+    async def _execute(
+        self, operation: Any, parameters: Any, timeout: float | None, prepare: bool | None
+    ) -> Cursor:
         cursor = await self.cursor()
-        await cursor.execute(operation, parameters, timeout=timeout)
+        await cursor.execute(operation, parameters, timeout=timeout, prepare=prepare)
         return cursor
 
     def isexecuting(self) -> bool:
@@ -450,6 +483,31 @@ class Connection:
     def timeout(self) -> float | None:
         """The default timeout in seconds."""
         return self._timeout
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """How often a statement is executed before it is prepared, None for never; can be set.
+
+        New in aiopgx, by psycopg 3's name.
+        """
+        return self._plans.prepare_threshold
+
+    @prepare_threshold.setter
+    def prepare_threshold(self, val: int | None) -> None:
+        self._plans.prepare_threshold = _checked("prepare_threshold", val)
+        self._plans.given = True
+
+    @property
+    def prepared_max(self) -> int | None:
+        """How many statements stay prepared on the server, None for no limit; can be set.
+
+        New in aiopgx, by psycopg 3's name.
+        """
+        return self._plans.maximum
+
+    @prepared_max.setter
+    def prepared_max(self, val: int | None) -> None:
+        self._plans.maximum = _checked("prepared_max", val)
 
     @property
     def last_usage(self) -> float:
@@ -566,6 +624,17 @@ class Connection:
 
     async def lobject(self, *args: Any, **kwargs: Any) -> None:
         raise _refused("lobject")
+
+
+def _checked(name: str, value: int | None) -> int | None:
+    """The value of an argument that is a number or None."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, but is {value}")
+    return int(value)
 
 
 def _refused(name: str) -> psycopg2.ProgrammingError:

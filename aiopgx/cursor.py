@@ -5,12 +5,13 @@ import contextlib
 import datetime
 from collections.abc import AsyncIterable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
+from ._core import Wire
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, shape_of
 from .bulk import execute_batch, execute_many, execute_values
@@ -24,7 +25,19 @@ from .transaction import (
 from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection  # what `Cursor.connection` is for those who use it
+
+
+class Owner(Protocol):
+    """What a cursor asks of its connection."""
+
+    _wire: Wire
+    _raise_query_canceled: bool
+
+    @property
+    def closed(self) -> int: ...
+
+    def close(self) -> Any: ...
 
 
 class Cursor:
@@ -41,7 +54,7 @@ class Cursor:
 
     def __init__(
         self,
-        conn: "Connection",
+        conn: Owner,
         impl: Any,
         timeout: float | None,
         echo: bool,
@@ -66,6 +79,7 @@ class Cursor:
         parameters: Any = None,
         *,
         timeout: float | None = None,
+        prepare: bool | None = None,
     ) -> None:
         """Execute a statement, or several separated by semicolons: the last result counts.
 
@@ -73,6 +87,8 @@ class Cursor:
         parameters: sequence or mapping for the placeholders; None leaves `%` alone.
         timeout: seconds, the cursor's default if None. When it is over, or the task is
             cancelled, the query is cancelled on the server and the connection closed.
+        prepare: True to prepare the statement now, False not to; None if it is executed often:
+            see `Connection.prepare_threshold`. New in aiopgx.
 
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and `RuntimeError` while another
         statement is being executed on the connection.
@@ -96,7 +112,7 @@ class Cursor:
                 # an empty one is no error for psycopg2 until the server has said so
                 operation = operation.as_string(self._psycopg) or operation
             waiter = execute(
-                wire, self._psycopg, self._shape, operation, parameters, timeout, session
+                wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
             outcome = (await waiter).pop()
             if type(outcome) is not Result:
@@ -248,7 +264,7 @@ class Cursor:
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
-            self._conn._loop.call_exception_handler(
+            self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
             )
             raise asyncio.CancelledError
@@ -388,7 +404,7 @@ class Cursor:
     @property
     def connection(self) -> "Connection":
         """The `Connection` of this cursor."""
-        return self._conn
+        return cast("Connection", self._conn)
 
     @property
     def echo(self) -> bool:

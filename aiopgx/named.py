@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import (
@@ -23,12 +23,9 @@ from ._errors import make_error
 from ._requests import end_portal
 from ._rows import c_int, scroll_target
 from ._structs import genuine_cursor
-from .cursor import Cursor, _close_cursor, _refuse_nul
+from .cursor import Cursor, Owner, _close_cursor, _refuse_nul
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 _OPEN = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 _SCROLL = {None: b"", False: b"NO SCROLL ", True: b"SCROLL "}
@@ -155,7 +152,7 @@ class NamedCursor(Cursor):
 
     def __init__(
         self,
-        conn: "Connection",
+        conn: Owner,
         impl: Any,
         named: Any,
         portals: Portals,
@@ -182,11 +179,13 @@ class NamedCursor(Cursor):
         parameters: Any = None,
         *,
         timeout: float | None = None,
+        prepare: bool | None = None,
     ) -> None:
         """Declare the cursor for a query: DECLARE name CURSOR FOR operation.
 
         Possible once, in a transaction or with `withhold`, else `psycopg2.ProgrammingError` is
-        raised. The arguments and other errors are those of `Cursor.execute()`.
+        raised. The arguments and other errors are those of `Cursor.execute()`; DECLARE is not
+        prepared, whatever `prepare` is.
         """
         if self._declaration is not None:
             self._refuse("can't call .execute() on named cursors more than once")

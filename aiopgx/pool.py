@@ -287,7 +287,7 @@ class Pool(PoolCore):
         if conn.closed:
             self._part(conn)
             return
-        status = conn.raw.get_transaction_status()
+        status = conn._wire.status
         if status != TRANSACTION_STATUS_IDLE:
             self._discard(conn)
             warnings.warn(  # noqa: B028

@@ -32,6 +32,7 @@ Environment
   AIOPGX_ROAD=psycopg2       aiopgx takes psycopg2's road for everything; tests of the roads, which
                              compare all of them in any run, and aiopg's own are left out
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
+  AIOPGX_TEST_PREPARE=0      prepare_threshold of all connections that do not give one
   AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
@@ -73,6 +74,10 @@ import aiopgx
 from aiopgx.tools import server
 
 LOOP = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
+
+if "AIOPGX_TEST_PREPARE" in os.environ:
+    everywhere = {"prepare_threshold": int(os.environ["AIOPGX_TEST_PREPARE"])}
+    aiopgx.connect.__kwdefaults__.update(everywhere)
 
 # On another loop, or with one road closed, the tests of what is the same there are left out.
 USUAL = LOOP == "asyncio" and "AIOPGX_ROAD" not in os.environ
@@ -131,8 +136,8 @@ def pytest_configure(config):
 # What is about the native road's own rows; what needs SQLAlchemy 2.
 collect_ignore = []
 if not aiopgx.capabilities().native:
-    collect_ignore += ["test_explain_road.py", "test_memory.py", "test_bulk_pipeline.py"]
-    collect_ignore.append("dialect/test_dialect_pipeline.py")
+    collect_ignore += ["test_explain_road.py", "test_memory.py", "test_named_trips.py"]
+    collect_ignore += ["dialect/test_dialect_pipeline.py", "test_bulk_pipeline.py"]
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
 

@@ -30,7 +30,8 @@ class Proxy:
         directions end at the first end of stream, as many proxies have it.
     deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
 
-    `trips` counts how often a client has sent something after an answer.
+    `trips` counts how often a client has sent something after an answer. While `held` is set, what
+    clients send is not passed on.
     """
 
     def __init__(self, port, *, delay=0.0, half_close=True, deaf=False):
@@ -40,6 +41,7 @@ class Proxy:
         self.deaf = deaf
         self.trips = 0
         self.answered = True
+        self.held = False
         self.stopping = threading.Event()
         self.sockets = set()
         self.threads = []
@@ -92,6 +94,8 @@ class Proxy:
                 if to_server and self.answered:
                     self.trips += 1
                 self.answered = not to_server
+                while to_server and self.held and not self.stopping.is_set():
+                    time.sleep(0.01)
                 target.sendall(data)
         if self.half_close:
             end(target, socket.SHUT_WR)

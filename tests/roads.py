@@ -1,7 +1,8 @@
 """One statement on each road, and everything that a program can see of its outcome.
 
-The roads: psycopg2 itself ("psycopg2"), aiopgx decoding natively ("native"), and aiopgx where
-psycopg2 executes ("foreign", by a cursor class that aiopgx does not know).
+The roads: psycopg2 itself ("psycopg2"), aiopgx decoding natively ("native"), the same with every
+statement prepared at once that can be ("prepared"), and aiopgx where psycopg2 executes ("foreign",
+by a cursor class that aiopgx does not know).
 
     roads.same(sql, parameters)      the outcome, which is the same on every road
     roads.prepare(sql)               a statement on every road, such as SET
@@ -140,7 +141,7 @@ class Tally:
 
     def __str__(self):
         return (
-            f"{len(self.types)} types x {len(self.settings)} settings x 3 roads, "
+            f"{len(self.types)} types x {len(self.settings)} settings x 4 roads, "
             f"{self.results:,} results with {self.values:,} values compared, "
             f"{self.differences} differences"
         )
@@ -238,7 +239,8 @@ class Ours:
         return self.loop.run_until_complete(coroutine)
 
     async def _connect(self, dsn, kwargs):
-        return await aiopgx.connect(dsn, **kwargs)
+        threshold = 0 if self.name == "prepared" else None
+        return await aiopgx.connect(dsn, prepare_threshold=threshold, **kwargs)
 
     async def cursor(self, factory=psycopg2.extensions.cursor):
         """A new cursor, and the psycopg2 cursor in it."""
@@ -289,7 +291,7 @@ class Roads:
 
     def __init__(self, dsn, **kwargs):
         self.reference = Reference(dsn, **kwargs)
-        self.ours = [Ours(name, dsn, **kwargs) for name in ("native", "foreign")]
+        self.ours = [Ours(name, dsn, **kwargs) for name in ("native", "prepared", "foreign")]
         self.hook = lambda cursor: None
 
     @property

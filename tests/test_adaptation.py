@@ -574,14 +574,14 @@ def test_adapters_are_asked_as_often_as_psycopg2_asks(roads):
         lambda value: ("SELECT %(a)s %s", {"a": value}),
     ):
         expected, *ours = [times_asked(road, wrap) for road in roads.all]
-        assert ours == [expected] * 2
+        assert ours == [expected] * len(ours)
 
 
 def test_adapters_in_a_composed_statement_are_asked_once(roads):
     def wrap(value):
         return sql.SQL("SELECT {}").format(sql.Literal(value)), None
 
-    assert [times_asked(road, wrap) for road in roads.all] == [1, 1, 1]
+    assert [times_asked(road, wrap) for road in roads.all] == [1] * len(roads.all)
 
 
 # --- callproc and executemany ---------------------------------------------------------------------
@@ -702,4 +702,4 @@ def test_a_composed_statement_that_is_refused_asks_once(roads):
         return sql.SQL("SELECT {}, %s").format(sql.Literal(value)), ()
 
     expected, *ours = [times_asked(road, wrap) for road in roads.all]
-    assert ours == [expected] * 2
+    assert ours == [expected] * len(ours)

@@ -64,7 +64,7 @@ PREPARED = "TTTPPPPPPP"
         ("r", [1.5] * 10, PREPARED, PREPARED),
         ("num", [1.5] * 10, PREPARED, PREPARED),
         ("j", [Json([1])] * 10, PREPARED, "T" * 10),
-        ("mood", ["good"] * 10, "T" * 10, "T" * 10),
+        ("mood", ["good"] * 10, PREPARED, "T" * 10),
         ("short", ["ab"] * 10, "T" * 10, "T" * 10),
         ("t", ["a", 5] * 5, "TTTTPTPTPT", "TTTTPTPTPT"),
     ],

@@ -214,7 +214,7 @@ def test_range_class_with_code(roads, db):
     register(roads, RangeCaster._from_db("textrange", Counting, db))
     Counting.made = 0
     outcome = roads.same("SELECT '[a,b)'::textrange, 'empty'::textrange")
-    assert Counting.made == 3 * 2
+    assert Counting.made == len(roads.all) * 2
     assert type(outcome.rows[0][0]) is Counting
 
 

@@ -5,7 +5,7 @@ import asyncio
 import psycopg2
 import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
-from test_named_close import NO_PORTALS, NUMBERS, factory, named, portals, status
+from test_named_close import LOOKED_UP, NO_PORTALS, NUMBERS, factory, named, portals, status
 
 __all__ = ["factory", "named"]  # fixtures
 
@@ -86,7 +86,7 @@ async def test_close_that_fails(ours, pool, named, side):
     made = await pool(minsize=1, maxsize=1)
     conn = await made.acquire()
     await conn.execute("SET lock_timeout TO '10ms'")
-    cursor = await named(conn, withhold=True)
+    cursor = await named(conn, LOOKED_UP, withhold=True)
     with side.cursor() as other:  # the view of portals is made of a function
         other.execute("BEGIN; LOCK pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(psycopg2.errors.LockNotAvailable):
@@ -143,7 +143,7 @@ async def test_nobody_waits_any_more(ours, pool, named, side, how):
     """The connection is not closed for that: it is free when it is cleared."""
     made = await pool(minsize=1, maxsize=1)
     conn = await made.acquire()
-    await named(conn, withhold=True)
+    await named(conn, LOOKED_UP, withhold=True)
     with side.cursor() as other:  # the view of portals is made of a function
         other.execute("BEGIN; LOCK pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
         released = made.release(conn)

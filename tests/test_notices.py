@@ -119,7 +119,7 @@ def test_levels(roads, threshold):
         [text for text in raw.notices if " a " in text and "PL/pgSQL" not in text.split("\n")[0]]
         for raw in roads.raws()
     ]
-    assert got == [expected, expected]
+    assert got == [expected] * len(got)
     assert "INFO:  a INFO\n" in [text.split("CONTEXT")[0] for text in expected]
 
 
@@ -232,7 +232,7 @@ def test_replaced(roads, replace, kind):
     for statement in SINGLY if "refuses" in kind else SINGLY + TOGETHER:
         roads.same(statement)
         expected, *got = [contents(raw.notices) for raw in roads.raws()]
-        assert got == [expected, expected]
+        assert got == [expected] * len(got)
     assert all(raw.notices is made for raw, made in zip(roads.raws(), objects, strict=True))
 
 
@@ -248,7 +248,7 @@ def test_deleted(roads, replace):
     for raw in roads.raws():
         del raw.notices
     roads.same(STATEMENTS["of each row"])
-    assert [raw.notices for raw in roads.raws()] == [None] * 3
+    assert [raw.notices for raw in roads.raws()] == [None] * len(roads.all)
 
 
 async def test_append_that_closes_the_connection(ours, connect):

@@ -389,7 +389,7 @@ def two_rows(roads, factory, columns=COLUMNS["plain"]):
 def test_a_row_is_of_psycopg2s_own_class(roads):
     """Not of one that looks like it; a namedtuple's is kept by psycopg2 for all connections."""
     for factory in FACTORIES:
-        (_, (expected, _)), (_, (got, neighbour)), _ = two_rows(roads, factory)
+        (_, (expected, _)), (_, (got, neighbour)), *_ = two_rows(roads, factory)
         assert type(got) is type(neighbour) is type(expected)
 
 

@@ -24,13 +24,20 @@ from .connection import AsyncAdapt_aiopgx_connection
 __all__ = ("PGDialect_aiopgx",)
 
 
+def _number(value: Any) -> int | None:
+    """An int, or "none" for None."""
+    return None if str(value).lower() == "none" else int(value)
+
+
 # Options of aiopgx.connect() that a URL can have, besides libpq's.
-OPTIONS: dict[str, type] = {
+OPTIONS: dict[str, Any] = {
     "timeout": float,
     "echo": bool,
     "enable_json": bool,
     "enable_uuid": bool,
     "enable_hstore": bool,
+    "prepare_threshold": _number,
+    "prepared_max": _number,
 }
 
 

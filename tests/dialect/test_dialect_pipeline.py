@@ -10,6 +10,11 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTR
 from roads import unknown
 from support import running, scalar, until
 
+import aiopgx
+
+# Whether libpq can send the protocol's Close.
+CLOSE = aiopgx.capabilities().libpq_version >= 170000
+
 
 @pytest.fixture
 def trips(url):
@@ -37,7 +42,9 @@ def trips(url):
     ],
 )
 async def test_round_trips_of_a_first_statement(engine, trips, statement, parameters, wanted):
-    async with engine(url=trips.url).connect() as connection:
+    # else one trip more, once in a connection, to ask whether a pooler is in between
+    url = trips.url.update_query_dict({"prepare_threshold": "none"})
+    async with engine(url=url).connect() as connection:
         await connection.rollback()
         trips()
         for _ in range(3):
@@ -99,6 +106,48 @@ async def test_nothing_is_executed_behind_a_begin_that_fails(engine, side):
             return cursor.fetchall()
 
         assert await connection.run_sync(body) == [(0,)]
+
+
+async def test_first_statements_of_several_tasks(engine):
+    """One BEGIN opens the transaction for all of them."""
+    async with engine().connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        for _ in range(3):
+            await connection.rollback()
+            results = await asyncio.gather(
+                *(connection.execute(sa.text(f"SELECT {n}")) for n in range(5))
+            )
+            assert [result.scalar() for result in results] == list(range(5))
+            assert raw.notices == []
+
+
+async def test_round_trips_behind_a_server_side_cursor(engine, trips):
+    async with engine(url=trips.url).connect() as connection:
+        for _ in range(3):
+            result = await connection.stream(sa.text("SELECT generate_series(1, 10)"))
+            await result.fetchone()
+            trips()
+            await result.close()
+            assert trips() == (1 if CLOSE else 2)
+            await connection.execute(sa.text("SELECT 1"))
+            assert trips() == 1
+            await connection.rollback()
+
+
+async def test_begin_behind_a_server_side_cursor_that_is_closed(engine, trips):
+    """The end of the cursor, BEGIN and the statement take one round trip."""
+    async with engine(url=trips.url).connect() as connection:
+        await connection.rollback()
+        raw = (await connection.get_raw_connection()).driver_connection
+        held = await raw.cursor("held", withhold=True)
+        await held.execute("SELECT generate_series(1, 10)")
+        trips()
+        held.close()
+        assert (await connection.execute(sa.text("SELECT 1"))).scalar() == 1
+        assert trips() == (1 if CLOSE else 3)
+        held = "SELECT count(*) FROM pg_cursors WHERE name = 'held'"
+        assert (await connection.execute(sa.text(held))).scalar() == 0
+        await connection.rollback()
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])

@@ -238,8 +238,8 @@ async def test_multiranges(engine, kind, value):
     [
         ("server_settings", "options"),
         ("command_timeout", "timeout"),
-        ("statement_cache_size", "nothing"),
-        ("prepared_statement_cache_size", "nothing"),
+        ("statement_cache_size", "prepared_max"),
+        ("prepared_statement_cache_size", "prepared_max"),
         ("prepared_statement_name_func", "nothing"),
         ("ssl", "sslmode"),
     ],

@@ -1,0 +1,26 @@
+from typing import Any
+
+from ._eligibility import Text
+
+DEFAULT_THRESHOLD: int
+DEFAULT_MAXIMUM: int
+
+class Plans:
+    prepare_threshold: int | None
+    maximum: int | None
+    pooler: int
+    given: bool
+    all_digits: bool
+    def __init__(self, threshold: int | None, maximum: int | None, given: bool) -> None: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def executions(self) -> int: ...
+    @property
+    def texts(self) -> list[dict[str, object]]: ...
+    @property
+    def names_in_use(self) -> list[bytes]: ...
+    def forget(self) -> None: ...
+
+def text_of(operation: str, has_parameters: bool) -> Text: ...
+def can_bind(text: Text, parameters: Any) -> bool: ...
