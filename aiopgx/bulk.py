@@ -104,7 +104,7 @@ class _Many:
         batch = self.batch
         if not self.pending:
             self.check()
-            self.busy_since = self.cursor._conn._loop.time()
+            self.busy_since = self.cursor._wire.loop.time()
         sent = batch.put(batch.exhausted and not batch.odd)
         self.pending.extend(sent)
         # nothing is sent behind a trial, which may fail
@@ -143,7 +143,7 @@ class _Many:
 
     def measure(self, count: int) -> None:
         """Let no more travel together than are executed in a quarter of the timeout."""
-        now = self.cursor._conn._loop.time()
+        now = self.cursor._wire.loop.time()
         if count and self.timeout is not None:
             seconds = max(now - self.busy_since, 1e-6)
             self.limit = max(1, min(MOST, int(count * self.timeout / 4 / seconds)))
