@@ -35,7 +35,8 @@ cdef class Rows(Request):
     cdef list items             # Form: Parse; Binds: a row; bytes: a row as a text
     cdef list values            # of the rows
     cdef size_t size            # bytes
-    cdef bint parsed            # the batch's Form is the statement that has no name
+    cdef bint parsed            # the statement without name is a Form behind the last row
+    cdef Form form              # this one
     cdef Py_ssize_t first       # index of the first row in the batch
     cdef bytes opening          # BEGIN, in front
     cdef bytes ending           # COMMIT, behind
@@ -105,7 +106,7 @@ cdef class Batch:
     cdef bint add_bound(self, object parameters) except -1
     cdef bint add_text(self, object parameters) except -1
     cdef Binds bind(self, tuple values, Form form)
-    cdef Form form_of(self, Binds binds, tuple values)
+    cdef Form form_of(self, tuple values)
     cdef int note(self, Rows rows, object item, PGresult *res) except -1
     cdef int add_up(self, long rowcount) noexcept
     cdef object values_of(self, tuple values)

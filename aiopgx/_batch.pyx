@@ -19,6 +19,7 @@ and is parsed once in each Rows: nothing stays on the server, and nobody has to 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -123,7 +124,7 @@ cdef class Form:
     cdef bint covers(self, Binds binds) noexcept:
         """Whether a row can be bound to it. A NULL has the type of what else may stand there."""
         cdef int i
-        cdef const unsigned int *types = oids_of(self.signature)
+        cdef const unsigned int *types = oids_of(self.declared)
         for i in range(binds.count):
             if binds.types[i] != types[i] and binds.lengths[i] >= 0:
                 return False
@@ -131,16 +132,8 @@ cdef class Form:
 
     cdef bint admits(self, tuple values, bint in_transaction) except -1:
         """Whether the row means the same to it; in a user's transaction: and is not refused at Bind."""
-        cdef Py_ssize_t i
-        if not self.good:
-            return False
-        if self.floats is not None:
-            for i in range(self.text.count):
-                if PyBytes_AS_STRING(self.floats)[i]:
-                    value = <object>PyTuple_GET_ITEM(values, i)
-                    if value is not None and not PyFloat_CheckExact(value):
-                        return False    # a Decimal
-        return self.any_value and not in_transaction or self.plan.admits(values, in_transaction)
+        return self.good and (
+            self.any_value and not in_transaction or self.plan.admits(values, in_transaction))
 
     cdef bytes without_floats(self):
         """The types, left open where a float stands."""
@@ -253,7 +246,9 @@ cdef class Rows(Request):
     cdef object item_of(self, Py_ssize_t number):
         """What a result belongs to; None for BEGIN and COMMIT."""
         number -= self.opening is not None
-        return self.items[number] if 0 <= number < len(self.items) else None
+        if 0 <= number < PyList_GET_SIZE(self.items):
+            return <object>PyList_GET_ITEM(self.items, number)
+        return None
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)
@@ -380,6 +375,10 @@ def literal(Wire wire, impl, operation, parameters):
 
 # --- the batch ------------------------------------------------------------------------------------
 
+cdef Request last_in_flight(Wire wire):
+    return wire.sent[len(wire.sent) - 1] if wire.sent else wire.head
+
+
 cdef long rowcount_of(PGresult *res) noexcept:
     cdef const char *affected
     if pq.resultStatus(res) == PGRES_TUPLES_OK:
@@ -488,11 +487,13 @@ cdef class Batch:
         if binds is None:
             return False
         if form is None or not form.covers(binds):
-            binds = self.bind(values, None)
-            form = self.form_of(binds, values)
-            if form is not None and form.floats is not None:
-                binds = self.bind(values, form)
-        if form is None or not form.admits(values, not self.own):
+            form = self.form_of(values)
+            if form is None:
+                return False
+            binds = self.bind(values, form)
+            if not form.covers(binds):
+                return False
+        if not form.admits(values, not self.own):
             return False
         if self.form is not form or not self.rows.parsed:
             self.rows.items.append(form)
@@ -522,7 +523,7 @@ cdef class Batch:
                 number = PyFloat_AS_DOUBLE(value)
                 # a numeric literal has no negative zero
                 aiopgx_put_double(
-                    binds.begin(<int>i, NUMERIC, 1, 8), 0.0 if number == 0 else number)
+                    binds.begin(<int>i, FLOAT8, 1, 8), 0.0 if number == 0 else number)
             elif not binds.add(
                     <int>i, value,
                     untyped is not None and PyBytes_AS_STRING(untyped)[i] != 0):
@@ -531,15 +532,16 @@ cdef class Batch:
         self.known = binds.known
         return binds
 
-    cdef Form form_of(self, Binds binds, tuple values):
+    cdef Form form_of(self, tuple values):
         """The Form for a row; None where there is none yet: it may be tried."""
         cdef Form form
+        cdef Binds binds = self.bind(values, None)
         signature = binds.signature()
         form = self.forms.get(signature)
         if form is not None:
             return form
         for form in self.forms.values():
-            if form.good and form.covers(binds):
+            if form.good and form.covers(self.bind(values, form)):
                 return form
         if self.candidate is not None or self.trials >= MAX_TRIALS:
             return None
@@ -590,6 +592,10 @@ cdef class Batch:
         rows.batch, rows.session = self, self.session
         rows.first = self.count - len(rows.values)
         rows.ending = b"COMMIT" if last and self.own else None
+        if self.newest is not None and self.newest.parsed and rows.items \
+                and rows.items[0] is self.newest.form and last_in_flight(self.wire) is self.newest:
+            del rows.items[0]           # it is parsed, and nothing can come between
+        rows.form = self.form
         self.newest = rows
         waiters = [self.wire.put(rows, self.timeout)]
         if self.candidate is not None and not last:
