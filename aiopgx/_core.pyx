@@ -217,6 +217,12 @@ cdef class Wire(Link):
         self.close()
         return True
 
+    def give_up(self, waiter, error):
+        """An await of `waiter` has raised `error`: abandon() it, unless the answer was taken."""
+        if isinstance(error, asyncio.CancelledError) or not waiter.done():
+            return self.abandon(waiter)
+        return False
+
     cdef int end(self, error) except -1:
         """Nothing comes any more: let go of everything, and tell those who wait."""
         cdef Request request

@@ -244,7 +244,10 @@ class Connection:
             raise refusal
         self._begun = True
         try:
-            await self._reach()
+            try:
+                await self._reach()
+            finally:
+                del self._arguments  # there may be a password in them
             oids = await self._get_oids() if self._enable_hstore else None
             self._register_types(oids)
         except BaseException as exc:

@@ -98,8 +98,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", parameters)
+            self._log(parameters, operation)
         if timeout is None:
             timeout = self._timeout
         if self._shape == SHAPE_FOREIGN:
@@ -183,8 +182,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info(operation)
-            logger.info("%r", None)
+            self._log(None, operation)
         waiter = outcome = None
         try:
             waiter = command(self._wire, operation, None, self._timeout, self._session)
@@ -214,8 +212,7 @@ class Cursor:
         if refusal is not None:
             raise refusal
         if self._echo:
-            logger.info("CALL %s", procname)
-            logger.info("%r", parameters)
+            self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
         _refuse_nul(procname)
@@ -241,6 +238,10 @@ class Cursor:
         finally:
             del waiter, error  # as above
 
+    def _log(self, parameters: Any, *operation: Any) -> None:
+        logger.info(*operation, stacklevel=2)
+        logger.info("%r", parameters, stacklevel=2)
+
     def _refused(self, operation: Any) -> None:
         """Nothing was sent: leave what psycopg2 leaves of the statement before."""
         if self.closed or isinstance(operation, Composable):
@@ -254,11 +255,10 @@ class Cursor:
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
-        """Leave no rows behind, and close what is not proved clean: the answer was not taken."""
+        """Leave no rows behind, and close what is not proved clean."""
         self._result = self._psycopg
-        if isinstance(exc, asyncio.CancelledError) or not waiter.done():
-            if self._wire.abandon(waiter):
-                self._conn.close()
+        if self._wire.give_up(waiter, exc):
+            self._conn.close()
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()

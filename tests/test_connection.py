@@ -132,6 +132,19 @@ async def test_connection_factory(connect):
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # one address; tried one by one
+@pytest.mark.parametrize("place", ["keyword", "dsn"])
+async def test_the_password_is_not_kept(ours, connect, params, host, place):
+    """psycopg2's own connection has it; ours needs it no more."""
+    given = {**params, "host": host, "password": "not to be kept"}
+    if place == "keyword":
+        conn = await connect(None, **given)
+    else:
+        conn = await connect(psycopg2.extensions.make_dsn(**given))
+    assert "not to be kept" not in repr(vars(conn))
+    assert conn.raw.info.password == "not to be kept"
+
+
 async def test_default_cursor_factory(connect):
     conn = await connect(cursor_factory=psycopg2.extras.DictCursor)
     assert conn.cursor_factory is psycopg2.extras.DictCursor

@@ -791,3 +791,14 @@ async def test_echo_of_parameters(cursor, caplog):
     with caplog.at_level(logging.INFO, logger="aiopg"):
         await cur.execute("SELECT %(a)s", {"a": 1})
     assert [record.getMessage() for record in caplog.records] == ["SELECT %(a)s", "{'a': 1}"]
+
+
+async def test_echo_names_the_method(cursor, caplog):
+    """For formats with `%(funcName)s`."""
+    cur = await cursor()
+    cur._echo = True
+    with caplog.at_level(logging.INFO, logger="aiopg"):
+        await cur.execute("SELECT 1")
+        await cur.callproc("abs", [-1])
+    assert [record.funcName for record in caplog.records] == ["execute"] * 2 + ["callproc"] * 2
+    assert caplog.records[2].getMessage() == "CALL abs"

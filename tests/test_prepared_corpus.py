@@ -1,13 +1,19 @@
 """The statements of the study, executed: prepared, they do what psycopg2's text does."""
 
 import contextlib
+import datetime
+from decimal import Decimal
+from uuid import UUID
 
 import psycopg2
 import psycopg2.extensions
 import pytest
+from psycopg2.extras import Json
 from roads import Ours, Reference, check_equal, portrait
-from support import side_connection
+from support import LONG, side_connection
 from test_eligibility import BIND, CORPUS, STOPPED_LATER, TESTS
+
+from aiopgx._eligibility import read_text
 
 # A trigger stores current_query(): no rule about the statement can see it (docs/prepared.md).
 TRIGGER = "INSERT INTO audited VALUES (%s, %s)"
@@ -69,6 +75,52 @@ def pair(copies):
         yield reference, ours
 
 
+# What a parameter may be: of each type that is bound, at the edges of what the server's types hold.
+VALUES = [
+    *(None, 0, 1, -1, 3, 32767, 32768, 2**31 - 1, -(2**31), 2**31, 2**63, 10**30),
+    *(0.5, -0.0, 1e300, float("nan"), Decimal("1.50"), Decimal(3), Decimal("NaN"), True, False),
+    *(
+        "",
+        "3",
+        "u3@x.org",
+        "abcdefghijklmnopqrstuvwxyz",
+        "it's",
+        "é",
+        "100%",
+        "{1,2}",
+        "2020-01-03",
+    ),
+    *("a\\b", b"", b"\0\xff", bytearray(b"ab"), memoryview(b"ab")),
+    *(datetime.date(2020, 1, 3), datetime.date(9999, 12, 31), datetime.datetime(2020, 1, 1, 10)),
+    datetime.datetime(2020, 1, 1, 10, tzinfo=datetime.timezone.utc),
+    *(datetime.time(10, 1), datetime.timedelta(1, 2, 3), datetime.timedelta(-1)),
+    *(
+        UUID(int=3),
+        Json({"a": [1, None]}),
+        [1, 2],
+        [2**40],
+        ["a", "b"],
+        ["it's", '"\\'],
+        [],
+        [None],
+    ),
+    *([UUID(int=3)], [datetime.date(2020, 1, 3)], (1, 2), {"a": 1}),
+]
+MODIFYING = ("INSERT", "UPDATE", "DELETE")
+
+
+def variants(case, step):
+    """The statement with each of the values in the place of each parameter."""
+    given = case["params"]
+    if not isinstance(given, (tuple, list)) or case["sql"].count("%s") != len(given):
+        return
+    for place in range(len(given)):
+        for value in VALUES[(len(case["sql"]) + place) % step :: step]:
+            parameters = list(given)
+            parameters[place] = value
+            yield {**case, "params": parameters}
+
+
 def contents(raw):
     """All rows of all tables."""
     with raw.cursor() as cursor:
@@ -97,6 +149,31 @@ def test_corpus(pair, copies, times):
         both = [contents(stack.enter_context(side_connection(dsn))) for dsn in copies]
     assert both[0] == both[1]
     check_verdicts(taken)
+
+
+@pytest.mark.timeout(3600 if LONG else 120)
+def test_values(pair):
+    """Each value in each place, three times; a part of them unless AIOPGX_LONG=1."""
+    reference, ours = pair
+    wrong, taken = [], 0
+    for case in sorted(filter(steady, CORPUS), key=lambda case: modifies(case["sql"])):
+        if read_text(case["sql"], True).eligible and "generate_series" not in case["sql"]:
+            for variant in variants(case, 1 if LONG else 29):
+                taken += sum(compare(variant, reference, ours, wrong) for _ in range(3))
+                level_sequences(reference, ours)
+    assert wrong == []
+    assert taken > 300
+
+
+def level_sequences(*roads):
+    """A failed INSERT may have taken a number: a text is planned with its values, which may fail."""
+    sql = "SELECT setval('users_id_seq', 1000), setval('orders_id_seq', 1000)"
+    for road in roads:
+        road.execute(sql, None, PLAIN, lambda cursor: None)
+
+
+def modifies(text):
+    return any(word in text for word in MODIFYING)
 
 
 def check_verdicts(taken):

@@ -175,10 +175,8 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                 raise outcome
         except BaseException as exc:
             trim(exc)
-            if waiter is not None and (
-                isinstance(exc, asyncio.CancelledError) or not waiter.done()
-            ):
-                wire.abandon(waiter)
+            if waiter is not None:
+                wire.give_up(waiter, exc)
             raise
         finally:
             del waiter, outcome  # as above
