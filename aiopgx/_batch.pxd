@@ -103,6 +103,7 @@ cdef class Batch:
     cdef int look_at(self, operation) except -1
     cpdef bint wants(self, Py_ssize_t limit) except -1
     cdef int add(self, parameters) except -1
+    cdef int log(self, operation, parameters) except -1
     cdef bint add_bound(self, object parameters) except -1
     cdef bint add_text(self, object parameters) except -1
     cdef Binds bind(self, tuple values, Form form)

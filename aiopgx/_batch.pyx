@@ -467,10 +467,16 @@ cdef class Batch:
         if self.text is None or not (self.add_bound(parameters) or self.add_text(parameters)):
             self.odd, self.parameters = True, parameters
             return 0
-        self.count += 1
         if self.echo:
-            logger.info(self.operation)
-            logger.info("%r", parameters)
+            if self.own and self.count == 0:
+                self.log("BEGIN", None)
+            self.log(self.operation, parameters)
+        self.count += 1
+        return 0
+
+    cdef int log(self, operation, parameters) except -1:
+        logger.info(operation)
+        logger.info("%r", parameters)
         return 0
 
     cdef bint add_bound(self, object parameters) except -1:
@@ -597,6 +603,8 @@ cdef class Batch:
             del rows.items[0]           # it is parsed, and nothing can come between
         rows.form = self.form
         self.newest = rows
+        if self.echo and rows.ending is not None:
+            self.log("COMMIT", None)
         waiters = [self.wire.put(rows, self.timeout)]
         if self.candidate is not None and not last:
             trial = Trial.__new__(Trial)

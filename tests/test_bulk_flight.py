@@ -359,3 +359,12 @@ async def test_behind_a_pooler(ours, pooler, side, dsn, flight, mode):
         )
     for conn in conns:
         conn.close()
+
+
+async def test_echo(ours, flight, caplog):
+    caplog.set_level("INFO", "aiopg")
+    cursor = await flight(echo=True)
+    caplog.clear()
+    await cursor.executemany(INSERT, [(1,), (2,)])
+    said = ["BEGIN", "None", INSERT, "(1,)", INSERT, "(2,)", "COMMIT", "None"]
+    assert caplog.messages == said
