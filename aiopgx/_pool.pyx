@@ -27,6 +27,12 @@ cdef bint looks_alive(conn) except -1:
     return wire is None or wire.look()
 
 
+def status_of(conn):
+    """The transaction status of a connection, as users see it."""
+    wire = getattr(conn, "_wire", None)
+    return conn.raw.get_transaction_status() if wire is None else wire.status
+
+
 cdef class PoolCore:
     cdef public object _loop
     cdef public object _minsize

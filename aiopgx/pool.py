@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from ._pool import PoolCore
+from ._pool import PoolCore, status_of
 from .connection import TIMEOUT, Connection, Cursor, connect
 from .log import logger
 from .utils import _ContextManager, create_completed_future, get_running_loop
@@ -287,7 +287,7 @@ class Pool(PoolCore):
         if conn.closed:
             self._part(conn)
             return
-        status = conn._wire.status
+        status = status_of(conn)
         if status != TRANSACTION_STATUS_IDLE:
             self._discard(conn)
             warnings.warn(  # noqa: B028

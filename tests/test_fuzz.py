@@ -143,7 +143,8 @@ def outcomes(parrot):
     loop = new_loop("asyncio")
 
     async def connect():
-        return await aiopgx.connect(parrot.dsn, enable_hstore=False)
+        # it would repeat itself to the question about a pooler as well
+        return await aiopgx.connect(parrot.dsn, enable_hstore=False, prepare_threshold=None)
 
     async def execute():
         async with conn.cursor() as cursor:

@@ -23,7 +23,7 @@ class FakeConnection:
         self.closed = False
         self.status = 0
         self.last_usage = 0.0
-        self.raw = self._wire = self
+        self.raw = self
 
     def get_transaction_status(self):
         return self.status

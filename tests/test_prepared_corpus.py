@@ -166,7 +166,7 @@ def test_values(pair):
 
 
 def level_sequences(*roads):
-    """A failed INSERT may have taken a number: a text is planned with its values, which may fail."""
+    """A failed INSERT may have taken a number, where planning its text has failed before."""
     sql = "SELECT setval('users_id_seq', 1000), setval('orders_id_seq', 1000)"
     for road in roads:
         road.execute(sql, None, PLAIN, lambda cursor: None)
