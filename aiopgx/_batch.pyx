@@ -425,7 +425,7 @@ cdef class Batch:
             text = text_of(operation, True)
         else:
             text = read_text(operation, True)
-        if not text.single or text.kind not in manipulating:
+        if not text.single or text.changes_session or text.kind not in manipulating:
             return 0
         self.text = text
         self.binds = text.eligible and plans is not None and plans.threshold >= 0
@@ -497,7 +497,7 @@ cdef class Batch:
             if form is None:
                 return False
             binds = self.bind(values, form)
-            if not form.covers(binds):
+            if binds is None or not form.covers(binds):
                 return False
         if not form.admits(values, not self.own):
             return False
@@ -542,12 +542,15 @@ cdef class Batch:
         """The Form for a row; None where there is none yet: it may be tried."""
         cdef Form form
         cdef Binds binds = self.bind(values, None)
-        signature = binds.signature()
-        form = self.forms.get(signature)
+        cdef Binds others
+        if binds is None:
+            return None
+        form = self.forms.get(binds.signature())
         if form is not None:
             return form
         for form in self.forms.values():
-            if form.good and form.covers(self.bind(values, form)):
+            others = self.bind(values, form)
+            if form.good and others is not None and form.covers(others):
                 return form
         if self.candidate is not None or self.trials >= MAX_TRIALS:
             return None
