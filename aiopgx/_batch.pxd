@@ -37,6 +37,7 @@ cdef class Rows(Request):
     cdef size_t size            # bytes
     cdef bint parsed            # the statement without name is a Form behind the last row
     cdef Form form              # this one
+    cdef Rows previous          # those that were put before; None when this is sent
     cdef Py_ssize_t first       # index of the first row in the batch
     cdef bytes opening          # BEGIN, in front
     cdef bytes ending           # COMMIT, behind

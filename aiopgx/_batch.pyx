@@ -207,8 +207,13 @@ cdef class Rows(Request):
             pq.clear(self.failed)
 
     cdef int send(self, Wire wire) except -1:
-        session = self.session
+        cdef Rows previous = self.previous
+        session = self.batch.session
+        self.previous = None
         enter_pipeline(wire, self.batch.impl)
+        if previous is not None and previous.parsed and self.items \
+                and self.items[0] is previous.form and last_in_flight(wire) is previous:
+            del self.items[0]           # it is parsed, and nothing comes between
         if session is None:
             self.opening = b"BEGIN" if self.batch.own and wire.transaction_status() == IDLE else None
         elif session.status == READY:
@@ -266,8 +271,8 @@ cdef class Rows(Request):
                 self.keep_up(wire)
         else:
             pq.clear(res)
-            if self.taken == 0 and self.opening is not None and self.session is not None:
-                self.session.status = BEGUN
+            if self.taken == 0 and self.opening is not None and self.batch.session is not None:
+                self.batch.session.status = BEGUN
         self.taken += 1
         return MORE
 
@@ -601,10 +606,7 @@ cdef class Batch:
         rows.batch, rows.session = self, self.session
         rows.first = self.count - len(rows.values)
         rows.ending = b"COMMIT" if last and self.own else None
-        if self.newest is not None and self.newest.parsed and rows.items \
-                and rows.items[0] is self.newest.form and last_in_flight(self.wire) is self.newest:
-            del rows.items[0]           # it is parsed, and nothing can come between
-        rows.form = self.form
+        rows.form, rows.previous = self.form, self.newest
         self.newest = rows
         if self.echo and rows.ending is not None:
             self.log("COMMIT", None)

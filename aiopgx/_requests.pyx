@@ -78,13 +78,6 @@ cdef class Statement(Request):
     Of several results it keeps what psycopg2 keeps: the first error, else the last.
     """
 
-    cdef object impl            # the psycopg2 cursor
-    cdef object query           # the text; of a Prepared what writes it
-    cdef int shape
-    cdef Lesson lesson          # to be learned when it has worked; or None
-    cdef object refused         # a COPY: what is to be said of it
-    cdef PGresult *result       # owned
-
     def __dealloc__(self):
         if self.result != NULL:
             pq.clear(self.result)
@@ -103,7 +96,7 @@ cdef class Statement(Request):
         if not wire.piping:
             return pq.sendQuery(wire.conn, text)
         return pq.sendQueryParams(wire.conn, text, 0, NULL, NULL, NULL, NULL, 0) \
-            and (self.joined or pq.pipelineSync(wire.conn))
+            and (self.joined or wire.sync())
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)

@@ -232,9 +232,12 @@ async def execute_many(
     """What Cursor.executemany() says."""
     if isinstance(operation, Composable):
         operation = operation.as_string(cursor._psycopg) or operation
+    if cursor._wire.shared is not None and cursor._session is None:
+        await cursor._wire.shared._arrivals()
     cursor._hand_over()
     set_rowcount(cursor._psycopg, -1)
     many = _Many(cursor, operation, rows, timeout)
+    pipelined, cursor._pipelined = cursor._pipelined, False  # its executions are waited for
     failure: BaseException | None = None
     try:
         await many.run()
@@ -246,6 +249,7 @@ async def execute_many(
             raise failure
     finally:
         del failure
+        cursor._pipelined = pipelined
     many.finish()
 
 

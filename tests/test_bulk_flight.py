@@ -368,3 +368,23 @@ async def test_echo(ours, flight, caplog):
     await cursor.executemany(INSERT, [(1,), (2,)])
     said = ["BEGIN", "None", INSERT, "(1,)", INSERT, "(2,)", "COMMIT", "None"]
     assert caplog.messages == said
+
+
+@pytest.mark.parametrize("size", [3, 100, 1100])
+async def test_in_a_pipeline(ours, flight, side, size):
+    """It waits for what is in flight, and for its own end."""
+    cursor = await flight()
+    conn = cursor.connection
+    other = await conn.cursor()
+    async with conn.pipeline():
+        await other.execute("INSERT INTO flight VALUES (-1)")
+        await cursor.executemany(INSERT, [(i,) for i in range(size)])
+        assert stored(side) == list(range(-1, size))
+        assert cursor.rowcount == size
+        await cursor.executemany("SELECT %s, %s", [((i,), "x") for i in range(5)])
+        with pytest.raises(psycopg2.errors.UniqueViolation) as info:
+            await cursor.executemany(INSERT, [(i + 5000 if i % 7 else 0,) for i in range(1, 50)])
+        assert info.value.__notes__ == ["executemany: the parameters at index 6"]
+        await other.execute("SELECT 5")
+        assert await other.fetchone() == (5,)
+    assert stored(side) == list(range(-1, size))

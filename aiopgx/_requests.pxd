@@ -1,0 +1,19 @@
+"""Requests that others are made of."""
+
+from ._core cimport MORE, Request, Taken, Wire
+from ._libpq cimport PGresult
+from ._plans cimport Lesson
+
+cdef class Statement(Request):
+    cdef object impl            # the psycopg2 cursor
+    cdef readonly object query  # the text; of a Prepared what writes it
+    cdef int shape
+    cdef Lesson lesson          # to be learned when it has worked; or None
+    cdef object refused         # a COPY: what is to be said of it
+    cdef PGresult *result       # owned
+
+    cdef bint sent_by(self, Wire wire) except -1
+    cdef Taken refuse_copy(self, Wire wire, int status) except? MORE
+    cdef PGresult *kept(self) noexcept
+
+cdef tuple written(Wire wire, object impl, object operation, object parameters)
