@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
 from ._core import Wire, check_timeout
 from ._requests import Session, command, execute, execute_foreign
-from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
+from ._rows import SHAPE_FOREIGN, Result, shape_of
 from ._stream import Stream
+from .bulk import execute_batch, execute_many, execute_values
 from .copy import copy_expert, copy_from, copy_records, copy_to
 from .log import logger
 from .pipeline import InFlight, Pending, Pipeline
@@ -151,41 +151,51 @@ class Cursor:
     async def executemany(
         self,
         operation: Any,
-        seq_of_parameters: Iterable[Any],
+        seq_of_parameters: Iterable[Any] | AsyncIterable[Any],
         *,
         timeout: float | None = None,
     ) -> None:
         """Execute a statement for each of the parameter sets, in order and as one unit.
 
         Outside a transaction it makes one of its own: at the first error nothing has been done.
-        The iterable is consumed lazily. `rowcount` is the sum; there are no rows to fetch.
+        The iterable, an asynchronous one too, is consumed lazily, up to some hundred sets ahead of
+        the server. `rowcount` is the sum; there are no rows to fetch. The notes of an exception
+        (its `__notes__`) tell the index of the set that failed.
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
-        own = self._wire.status == IDLE
-        total = count = 0
-        self._hand_over()
-        set_rowcount(self._psycopg, -1)
-        parameter_sets = iter(seq_of_parameters)
-        if own:
-            await self._command("BEGIN")
-        try:
-            for parameters in parameter_sets:
-                await self.execute(operation, parameters, timeout=timeout)
-                count += 1
-                total = -1 if self.rowcount < 0 or total < 0 else total + self.rowcount
-            if own:
-                await self._command("COMMIT")
-        except BaseException:
-            # a COMMIT that failed has ended the transaction itself
-            if own and not self._conn.closed and self._wire.status != IDLE:
-                await self._command("ROLLBACK")
-            raise
-        if count:
-            set_total(self._psycopg, self._result, total)
-            self._result = self._psycopg
-        else:
-            set_rowcount(self._psycopg, 0)
+        refusal = self._wire.refusal("cursor.executemany", self._session)
+        if refusal is not None:
+            raise refusal
+        await execute_many(self, operation, seq_of_parameters, timeout)
+
+    async def execute_batch(
+        self, sql: Any, argslist: Iterable[Any] | AsyncIterable[Any], page_size: int = 100
+    ) -> None:
+        """Execute a statement for each of the argument sets, `page_size` of them in a message.
+
+        As `psycopg2.extras.execute_batch()`: outside a transaction each page is one. executemany()
+        is faster, and one unit. New in aiopgx.
+        """
+        await execute_batch(self, sql, argslist, page_size)
+
+    async def execute_values(
+        self,
+        sql: Any,
+        argslist: Iterable[Any] | AsyncIterable[Any],
+        template: Any = None,
+        page_size: int = 100,
+        fetch: bool = False,
+    ) -> list[Any] | None:
+        """Execute a statement with a list of values in the place of its one `%s`.
+
+        As `psycopg2.extras.execute_values()`: outside a transaction each page is one.
+
+        template: what is written for each of the argument sets, "(%s, %s ...)" by default.
+        page_size: how many of them are in a statement, at most.
+        fetch: return the rows of all statements; else None. New in aiopgx.
+        """
+        return await execute_values(self, sql, argslist, template, page_size, fetch)
 
     def stream(
         self,

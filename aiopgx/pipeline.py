@@ -129,15 +129,19 @@ class Pipeline:
             if pending.failed:
                 self._failed.append(pending)
 
+    async def _arrivals(self) -> None:
+        """Wait until all statements are over; their errors are left for sync()."""
+        for pending in list(self._pending):
+            await pending.arrive()
+        self._pass_by()
+
     async def sync(self) -> None:
         """Wait until all statements are over that have been executed up to now.
 
         Raises the first error that nobody has seen, neither by a fetch nor here. If there are
         more, a note of the exception says how many (`add_note()`, Python 3.11).
         """
-        for pending in list(self._pending):
-            await pending.arrive()
-        self._pass_by()
+        await self._arrivals()
         failed = [pending for pending in self._failed if pending.failed]
         self._failed = []
         if not failed:
