@@ -4,6 +4,22 @@ cdef enum:
     OWN_PLACES = 8              # parameters without memory of their own
     OWN_BYTES = 192             # bytes of their values, too
 
+# What a value may be; each stands for a bit in Binds.known, and for an adapter of psycopg2's.
+cdef enum Kind:
+    KIND_INT
+    KIND_BOOL
+    KIND_FLOAT
+    KIND_STR
+    KIND_BYTES
+    KIND_LIST
+    KIND_DATE
+    KIND_TIME
+    KIND_DATETIME
+    KIND_TIMEDELTA
+    KIND_DECIMAL
+    KIND_UUID
+    KINDS
+
 
 cdef class Binds:
     cdef int count              # nParams

@@ -110,22 +110,6 @@ cdef enum:
     ARRAY_HEAD = 20             # bytes in front of the elements of a list
     MAX_INT32 = 0x7fffffff
 
-# What a value may be; each stands for a bit in Binds.known, and for an adapter of psycopg2's.
-cdef enum Kind:
-    KIND_INT
-    KIND_BOOL
-    KIND_FLOAT
-    KIND_STR
-    KIND_BYTES
-    KIND_LIST
-    KIND_DATE
-    KIND_TIME
-    KIND_DATETIME
-    KIND_TIMEDELTA
-    KIND_DECIMAL
-    KIND_UUID
-    KINDS
-
 cdef dict adapters = psycopg2.extensions.adapters
 cdef object Decimal = decimal.Decimal
 cdef type UUIDType = uuid.UUID

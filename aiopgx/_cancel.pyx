@@ -71,6 +71,13 @@ cdef class _Request:
         """Name what go_on() waits for."""
         return 0
 
+    cdef int watch(self, loop, callback) except -1:
+        """Let an event loop call back, once, when go_on() can do something, or all is done."""
+        raise NotImplementedError
+
+    cdef int unwatch(self, loop) except -1:
+        raise NotImplementedError
+
 
 cdef class _Driven(_Request):
     """Step by step, with libpq's PQcancelStart."""
@@ -79,6 +86,10 @@ cdef class _Driven(_Request):
     cdef int status
     cdef bint asked
     cdef bint sending
+    cdef int watched            # the socket, by its descriptor; -1 while it is not
+
+    def __cinit__(self):
+        self.watched = -1
 
     def __dealloc__(self):
         if self.conn != NULL:
@@ -112,12 +123,28 @@ cdef class _Driven(_Request):
                 select.POLLIN if self.status == PGRES_POLLING_READING else select.POLLOUT)
         return 0
 
+    cdef int watch(self, loop, callback) except -1:
+        self.watched = pq.cancelSocket(self.conn)
+        if self.status == PGRES_POLLING_READING:
+            loop.add_reader(self.watched, callback)
+        else:
+            loop.add_writer(self.watched, callback)
+        return 0
+
+    cdef int unwatch(self, loop) except -1:
+        if self.watched >= 0:
+            loop.remove_reader(self.watched)
+            loop.remove_writer(self.watched)
+            self.watched = -1
+        return 0
+
 
 cdef class _Blocking(_Request):
     """PQcancel, for libpq 16 and older: in a thread of its own, since it may take its time."""
 
     cdef PGcancel *cancel
     cdef bint running
+    cdef object told            # called when it has been sent, in the thread; or None
 
     def __dealloc__(self):
         if self.cancel != NULL:
@@ -138,6 +165,22 @@ cdef class _Blocking(_Request):
         with nogil:
             pq.cancel(self.cancel, error, sizeof(error))
         self.running = False
+        told, self.told = self.told, None
+        if told is not None:
+            told()
+
+    cdef int watch(self, loop, callback) except -1:
+        def told():
+            with suppress(RuntimeError):        # the loop is closed
+                loop.call_soon_threadsafe(callback)
+        self.told = told
+        if not self.running:                    # it was quicker
+            told()
+        return 0
+
+    cdef int unwatch(self, loop) except -1:
+        self.told = None
+        return 0
 
 
 cdef _Request _request(PGconn *conn):
@@ -150,6 +193,61 @@ cdef _Request _request(PGconn *conn):
     blocking = _Blocking()
     blocking.cancel = pq.getCancel(conn)
     return blocking
+
+
+cdef class Stopper:
+    """Asks the server, from the event loop, to stop what runs on a connection that stays open.
+
+    It asks until end(): a server that has not read the query yet ignores a request. A request that
+    is under way hits whatever runs when it arrives, so nothing may be sent meanwhile.
+
+    told: is told whether one is under way.
+    """
+
+    def __cinit__(self, loop, told):
+        self.loop, self.told = loop, told
+        self.delay = AGAIN
+
+    cdef int start(self, PGconn *conn) except -1:
+        self.request = _request(conn)
+        self.ask()
+        return 0
+
+    def ask(self):
+        self.timer = self.loop.call_later(self.delay, self.ask)
+        self.delay *= 2
+        if not self.watching:
+            self.request.start()
+            self.watching = True
+            self.told(True)
+            self.look()
+
+    cdef int look(self) except -1:
+        if self.request.pending():
+            self.request.watch(self.loop, self.go_on)
+        else:
+            self.loop.call_soon(self.go_on)
+        return 0
+
+    def go_on(self):
+        if not self.watching:
+            return
+        self.request.unwatch(self.loop)
+        self.request.go_on()
+        self.watching = self.request.pending()
+        if self.watching:
+            self.look()
+        else:
+            self.told(False)
+
+    cdef int end(self) except -1:
+        """Ask no more."""
+        self.timer.cancel()
+        if self.watching and not self.loop.is_closed():
+            self.request.unwatch(self.loop)
+        self.watching = False
+        self.told = None
+        return 0
 
 
 cdef class _Ending:

@@ -27,6 +27,7 @@ cdef class Columns:
     cdef int decode_any(self, PGresult *res, int row, PyObject **out) except -1
     cdef inline int decode_fields(self, PGresAttValue *field, PyObject **out) except -1
     cdef int decode_tuples(self, PGresult *res, long start, long *row, list rows) except -1
+    cdef void forget(self) noexcept
     cdef int check_parts(self) except -1
     cdef int check_zone(self) except -1
     cdef int choose_text(self, str encoding, codec) except -1

@@ -157,9 +157,14 @@ cdef class Columns:
                 self.native = False         # casters may look at the cursor
         return 0
 
+    cdef void forget(self) noexcept:
+        """Forget the values above: their result goes, or they are no longer right."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.columns[i].size = -1
+
     cdef int check_zone(self) except -1:
         cdef Zone zone
-        cdef Py_ssize_t i
         factory = self.cursor.tzinfo_factory
         if factory is timezone:
             zone = ZONE_NATIVE
@@ -167,8 +172,7 @@ cdef class Columns:
             zone = ZONE_NONE if factory is None else ZONE_FOREIGN
         if zone != self.context.zone:
             self.context.zone = zone
-            for i in range(self.count):
-                self.columns[i].size = -1
+            self.forget()
         return 0
 
     cdef int decode_row(self, PGresult *res, int row, PyObject **out) except -1:

@@ -28,6 +28,9 @@ cdef class Request:
     cdef bint joined                # there, it has no Sync of its own: what follows has
     cdef object blame               # the error of what it was joined to
     cdef bint begun                 # a part of it is with the server, or was
+    cdef bint full                  # it takes nothing at the moment: pull() when it does again
+    cdef bint retired               # its user has gone: it ends as housekeeping
+    cdef bint held                  # it is not over with its answer: pull() when it is
     cdef double limit               # seconds
     cdef double deadline            # in the loop's time
 
@@ -50,6 +53,9 @@ cdef class Wire(Link):
     cdef object waiting             # deque of those that are not sent
     cdef int users                  # those of `head` and `waiting` that are not housekeeping
     cdef int resting                # the transaction status before housekeeping was sent
+    cdef public object shared       # the session of requests that name none; or None
+    cdef bint sated                 # see _is_sated()
+    cdef bint pushing               # the queue is looked at in the loop's next step
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline            # the first of the requests'
     cdef double timer_at
@@ -57,8 +63,13 @@ cdef class Wire(Link):
 
     cpdef object refusal(self, str caller, session=*)
     cdef object put(self, Request request, timeout)
+    cdef object put_soon(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
+    cdef bint sync(self) noexcept
+    cdef int expect(self, Request request) except -1
+    cdef int pull(self) except -1
+    cdef int retire(self, Request request, int resting) except -1
     cdef int transaction_status(self) except -1
     # its own
     cdef bint engaged(self) except -1
@@ -71,6 +82,7 @@ cdef class Wire(Link):
     cdef int _go_on(self) except -1
     cdef Request _next(self)
     cdef Request _next_piped(self)
+    cdef bint _is_sated(self) except -1
     cdef Turn _turn(self, Request request) except? DROP
     cdef Request _done(self)
     cdef int _over(self, failure) except -1
@@ -85,10 +97,11 @@ cdef class Wire(Link):
     cdef int _broken_off(self, error) except -1
     cdef int _poll(self) except -1
     cdef int _poll_failed(self, error) except -1
-    cdef int _read(self) except -1
+    cdef int _read(self, bint fresh) except -1
+    cdef bint _read_one(self, bint fresh) except -1
     cdef object _last_error(self)
     cdef int _take_results(self) except -1
-    cdef int _finish(self) except -1
+    cdef bint _finish(self) except -1
     cdef int _leave_pipeline(self) except -1
 
-cdef int check_timeout(timeout) except -1
+cpdef int check_timeout(timeout) except -1

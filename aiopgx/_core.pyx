@@ -57,7 +57,7 @@ cdef enum:
 
 # Requests in flight: neither side's buffers may fill while nobody reads.
 cdef enum:
-    MAX_PIPED = 64
+    MAX_PIPED = 256
 
 cdef double NEVER = float("inf")
 
@@ -68,7 +68,8 @@ cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
 # itself takes the socket away, and no event tells us.
 cdef double LOOK = 1.0
 
-cdef int check_timeout(timeout) except -1:
+cpdef int check_timeout(timeout) except -1:
+    """Raise TypeError for what is no number of seconds."""
     if timeout is not None and not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return 0
@@ -136,6 +137,11 @@ cdef class Wire(Link):
         return self.users > 0 or self.head is None and bool(self.raw.isexecuting())
 
     @property
+    def ending(self):
+        """The future of what is in flight for a user that has gone; None if nothing is."""
+        return self.head.waiter if self.head is not None and self.head.retired else None
+
+    @property
     def status(self):
         """The transaction status, as it is for users: housekeeping does not show."""
         return self.transaction_status()
@@ -163,6 +169,8 @@ cdef class Wire(Link):
         if _get_running_loop() is not self.loop:
             return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
+        if session is None:
+            session = self.shared
         if self.users > 0 and (session is None or not self._all_of(session)):
             return RuntimeError(
                 f"{caller}() called while another coroutine "
@@ -170,11 +178,12 @@ cdef class Wire(Link):
         return None
 
     cdef bint _all_of(self, session) except -1:
-        """Whether every user's request in the queue is of this session."""
+        """Whether the users' requests in the queue are of this session: they are all of one."""
         cdef Request request
-        for request in self._queue():
-            if not request.housekeeping and request.session is not session:
-                return False
+        for part in (() if self.head is None else (self.head,), self.sent or (), self.waiting):
+            for request in part:
+                if not request.housekeeping:
+                    return request.session is session
         return True
 
     cdef bint engaged(self) except -1:
@@ -266,6 +275,30 @@ cdef class Wire(Link):
             self._go_on()
         return request.waiter
 
+    cdef object put_soon(self, Request request, timeout):
+        """Queue a request that goes out with others, in the loop's next step; its waiter."""
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        self._accept(request, timeout)
+        self._append(request)
+        if not self.pushing:
+            self.pushing = True
+            self.loop.call_soon(self._push)
+        return request.waiter
+
+    def _push(self):
+        self.pushing = False
+        try:
+            self._go_on()
+        except BaseException as error:
+            self._broken_off(error)
+
+    cdef bint sync(self) noexcept:
+        """Put a Sync behind what is sent in pipeline mode. 0 if libpq can't."""
+        if pq.sendPipelineSync != NULL:         # several go out in one write
+            return pq.sendPipelineSync(self.conn)
+        return pq.pipelineSync(self.conn)
+
     cdef object put_both(self, Request first, Request second, timeout):
         """Queue two that belong together; the waiter of the second."""
         if self.state == CLOSED:
@@ -287,6 +320,8 @@ cdef class Wire(Link):
         request.limit = NEVER if timeout is None else timeout
         request.deadline = self.loop.time() + request.limit
         request.waiter = self.loop.create_future()
+        if request.session is None:
+            request.session = self.shared
         self.users += not request.housekeeping
         return 0
 
@@ -296,7 +331,8 @@ cdef class Wire(Link):
             if self.head is None:
                 self.resting = self.raw.get_transaction_status()
             request.deadline = self.loop.time() + request.limit
-        if request.extended and self.head is None and (request.housekeeping or self._followed()):
+        if request.extended and self.head is None and (
+                request.housekeeping or self.shared is not None or self._followed()):
             self.piping = pq.enterPipelineMode(self.conn)
         try:
             request.send(self)
@@ -320,6 +356,8 @@ cdef class Wire(Link):
             pass                        # what follows takes it along
         elif self.piping and request.housekeeping:
             self.want_write(True)       # so does what follows in this step of the loop
+        elif self.piping and self.waiting:
+            pass                        # _go_on() flushes, for several
         elif not request.polled:
             self.flush()
         elif request.housekeeping:      # it does not overtake what users do in this step of the loop
@@ -340,17 +378,21 @@ cdef class Wire(Link):
     cdef int _go_on(self) except -1:
         """Send what can be sent now."""
         cdef Request request
+        cdef bint unflushed = False
         while self.waiting and (self.state == IDLE or self.piping) and not self.is_forked() \
                 and _get_running_loop() is self.loop:
             request = self._next() if self.head is None else self._next_piped()
             if request is None:
                 break
+            unflushed |= not request.housekeeping
             try:
                 self._start(request)
             except BaseException as error:
                 request.answer(self, error)
                 if self.piping:         # the Sync is missing for which the server waits
                     self.lost(error)
+        if unflushed and self.piping:
+            self.flush()
         return 0
 
     cdef Request _next(self):
@@ -372,7 +414,7 @@ cdef class Wire(Link):
         cdef Turn turn
         while self.waiting:
             request = self.waiting[0]
-            if not request.extended or self.sent is not None and len(self.sent) >= MAX_PIPED:
+            if not request.extended or self.clogged or self._is_sated():
                 return None
             turn = self._turn(request)
             if turn == WAIT:
@@ -381,6 +423,15 @@ cdef class Wire(Link):
                 return self.waiting.popleft()
             self.drop(request, None)
         return None
+
+    cdef bint _is_sated(self) except -1:
+        """Whether enough is in flight. Then half of it has to come: what follows goes out together."""
+        cdef Py_ssize_t count = len(self.sent) if self.sent is not None else 0
+        if count >= MAX_PIPED:
+            self.sated = True
+        elif count <= MAX_PIPED // 2:
+            self.sated = False
+        return self.sated
 
     cdef Turn _turn(self, Request request) except? DROP:
         cdef Turn turn = request.turn(self)
@@ -397,6 +448,36 @@ cdef class Wire(Link):
             request.answer(self, outcome)
         return 0
 
+    cdef int expect(self, Request request) except -1:
+        """The time of the request in flight counts from now on."""
+        request.deadline = self.loop.time() + request.limit
+        return self._arm(request.deadline)
+
+    cdef int pull(self) except -1:
+        """The request in flight takes what has come, or is over, after it was full or held."""
+        try:
+            if self.raw.closed:
+                self.closed_elsewhere()
+            elif self.state == BUSY:
+                self._read(False)
+            if self.waiting:
+                self._go_on()
+        except BaseException as error:
+            self._broken_off(error)
+        return 0
+
+    cdef int retire(self, Request request, int resting) except -1:
+        """Nobody waits for the request in flight any more: it ends as housekeeping.
+
+        resting: the transaction status that users see meanwhile. Called from anywhere, also while
+        memory is collected: nothing is done.
+        """
+        if not request.retired:
+            request.retired = request.housekeeping = True
+            self.users -= 1
+            self.resting = resting
+        return 0
+
     cdef Request _done(self):
         """The request in flight is over."""
         request = self.head
@@ -404,10 +485,10 @@ cdef class Wire(Link):
         self.users -= not request.housekeeping
         if self.head is None and self.state != CLOSED:
             self.state = IDLE
-        if self.users or self.head is not None:
-            self._first_deadline()
-        else:
+        if not self.users and self.head is None:
             self.deadline = NEVER
+        elif not self.piping or self.head.housekeeping:
+            self._first_deadline()      # else _look() finds it: there may be many
         return request
 
     cdef int _over(self, failure) except -1:
@@ -567,9 +648,11 @@ cdef class Wire(Link):
                 self.flush()
                 if not self.writing and self.state == BUSY:
                     self.head.drained(self)
+            elif self.head.full:
+                self.pause()
             else:
                 self.head.incoming(self)
-                self._read()
+                self._read(True)
             if self.waiting:
                 self._go_on()
         except BaseException as error:
@@ -615,18 +698,28 @@ cdef class Wire(Link):
                 self._over(error)
         return 0
 
-    cdef int _read(self) except -1:
-        """Take what the server has sent, for as long as there is more."""
+    cdef int _read(self, bint fresh) except -1:
+        """Take what the server has sent: of several in flight, as many as it has answered."""
+        while self._read_one(fresh):
+            fresh = False
+        return 0
+
+    cdef bint _read_one(self, bint fresh) except -1:
+        """Go on with the request in flight, for as long as there is more; whether another is now.
+
+        fresh: the socket has something.
+        """
         cdef int reads
         cdef int finished = 0
         self.keep_notices()
         try:
             for reads in range(MAX_READS):
-                if not pq.consumeInput(self.conn):
+                if (fresh or reads) and not pq.consumeInput(self.conn):
                     finished = -1
                     break
                 finished = self._take_results()
-                if finished or not self.reading or not socket_ready(self.fd, False):
+                if finished or not fresh or self.state != BUSY or self.head.full \
+                        or not self.reading or not socket_ready(self.fd, False):
                     break               # all is here; paused; or nothing more for now
         finally:
             self.keep_no_notices()
@@ -637,12 +730,11 @@ cdef class Wire(Link):
         if self.state != BUSY:
             return 0
         if finished < 0:
-            return self.lost(self._last_error())
+            self.lost(self._last_error())
+            return False
         if self.writing:
             self.flush()           # a long query is still being sent
-        if finished:
-            self._finish()
-        return 0
+        return finished and self._finish()
 
     cdef object _last_error(self):
         """Why the connection is lost: what the server has said last, else what libpq says."""
@@ -662,7 +754,7 @@ cdef class Wire(Link):
             res = pq.getResult(self.conn)
             if res == NULL:
                 if ended or not self.piping or head.joined:
-                    return 1
+                    return not head.held
                 ended = True            # of a statement; the request ends with its Sync
                 continue
             ended = False
@@ -674,19 +766,17 @@ cdef class Wire(Link):
                 return taken == ENOUGH
         return 0
 
-    cdef int _finish(self) except -1:
-        """All is read: the request in flight is over."""
+    cdef bint _finish(self) except -1:
+        """All is read: the request in flight is over. Whether another is in flight now."""
         if self.piping and not self.sent and not self._leave_pipeline():
-            return 0
+            return False
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
         if self.raw.closed:         # code of the program has run: a codec, a collection
             self.closed_elsewhere()
         elif self.state != CLOSED:
             self.collect_notifies()
-            if self.piping:             # the next answer may be here already
-                self._read()
-        return 0
+        return self.state == BUSY
 
     cdef int _leave_pipeline(self) except -1:
         """psycopg2 finds the connection as it knows it. 0 if it is lost."""

@@ -57,8 +57,10 @@ cdef enum:
     PGRES_NONFATAL_ERROR = 6
     PGRES_FATAL_ERROR = 7
     PGRES_COPY_BOTH = 8
+    PGRES_SINGLE_TUPLE = 9
     PGRES_PIPELINE_SYNC = 10
     PGRES_PIPELINE_ABORTED = 11
+    PGRES_TUPLES_CHUNK = 12
 
 cdef enum:
     PGRES_POLLING_FAILED = 0
@@ -92,6 +94,7 @@ cdef struct PQ:
     int (*nparams)(const PGresult *) noexcept
     unsigned int (*paramtype)(const PGresult *, int) noexcept
     const char *(*parameterStatus)(const PGconn *, const char *) noexcept
+    int (*setSingleRowMode)(PGconn *) noexcept
     int (*flush)(PGconn *) noexcept
     int (*consumeInput)(PGconn *) noexcept
     int (*isBusy)(PGconn *) noexcept
@@ -137,6 +140,7 @@ cdef struct PQ:
     int (*pipelineSync)(PGconn *) noexcept
     int (*sendFlushRequest)(PGconn *) noexcept
     # Newer than libpq 16: NULL where psycopg2's libpq has them not.
+    int (*setChunkedRowsMode)(PGconn *, int) noexcept
     PGcancelConn *(*cancelCreate)(PGconn *) noexcept
     int (*cancelStart)(PGcancelConn *) noexcept
     int (*cancelPoll)(PGcancelConn *) noexcept

@@ -74,6 +74,7 @@ cdef int _load() except -1:
     pq.paramtype = <unsigned int (*)(const PGresult *, int) noexcept>_need(h, "PQparamtype")
     pq.parameterStatus = <const char *(*)(const PGconn *, const char *) noexcept>_need(
         h, "PQparameterStatus")
+    pq.setSingleRowMode = <int (*)(PGconn *) noexcept>_need(h, "PQsetSingleRowMode")
     pq.flush = <int (*)(PGconn *) noexcept>_need(h, "PQflush")
     pq.consumeInput = <int (*)(PGconn *) noexcept>_need(h, "PQconsumeInput")
     pq.isBusy = <int (*)(PGconn *) noexcept>_need(h, "PQisBusy")
@@ -122,6 +123,8 @@ cdef int _load() except -1:
     pq.sendFlushRequest = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendFlushRequest")
     pq.sendClosePrepared = <int (*)(PGconn *, const char *) noexcept>aiopgx_dlsym(
         h, "PQsendClosePrepared")
+    pq.setChunkedRowsMode = <int (*)(PGconn *, int) noexcept>aiopgx_dlsym(
+        h, "PQsetChunkedRowsMode")
     pq.cancelCreate = <PGcancelConn *(*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQcancelCreate")
     pq.cancelStart = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelStart")
     pq.cancelPoll = <int (*)(PGcancelConn *) noexcept>aiopgx_dlsym(h, "PQcancelPoll")
@@ -178,3 +181,19 @@ except LookupError as e:
 libpq_version = pq.libVersion
 direct_rows = bool(pq.direct_rows)
 async_cancel = pq.cancelCreate != NULL
+
+cdef PQ found = pq
+
+
+def limit(int version):
+    """Use nothing that is newer than a version of libpq, such as 13; for tests. 99: all there is."""
+    global pq
+    pq = found
+    if version < 14:
+        pq.enterPipelineMode = pq.exitPipelineMode = pq.pipelineSync = pq.sendFlushRequest = NULL
+        pq.pipelineStatus = NULL
+    if version < 17:
+        pq.setChunkedRowsMode = NULL
+        pq.sendPipelineSync = NULL
+        pq.cancelCreate = NULL
+        pq.sendClosePrepared = pq.sendClosePortal = NULL

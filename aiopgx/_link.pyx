@@ -307,7 +307,9 @@ cdef class Link:
         left = pq.flush(self.conn)
         if left < 0:
             self.lost(connection_error(self.conn))
-        elif left or self.writing:
+            return 0
+        self.clogged = left == 1
+        if left or self.writing:
             self.want_write(left == 1)
         return 0
 

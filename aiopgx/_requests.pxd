@@ -6,7 +6,7 @@ from ._plans cimport Lesson
 
 cdef class Statement(Request):
     cdef object impl            # the psycopg2 cursor
-    cdef object query           # the text; of a Prepared what writes it
+    cdef readonly object query  # the text; of a Prepared what writes it
     cdef int shape
     cdef Lesson lesson          # to be learned when it has worked; or None
     cdef object refused         # a COPY: what is to be said of it
@@ -15,3 +15,5 @@ cdef class Statement(Request):
     cdef bint sent_by(self, Wire wire) except -1
     cdef Taken refuse_copy(self, Wire wire, int status) except? MORE
     cdef PGresult *kept(self) noexcept
+
+cdef tuple written(Wire wire, object impl, object operation, object parameters)

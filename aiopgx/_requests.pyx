@@ -96,7 +96,7 @@ cdef class Statement(Request):
         if not wire.piping:
             return pq.sendQuery(wire.conn, text)
         return pq.sendQueryParams(wire.conn, text, 0, NULL, NULL, NULL, NULL, 0) \
-            and (self.joined or pq.pipelineSync(wire.conn))
+            and (self.joined or wire.sync())
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)

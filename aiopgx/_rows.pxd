@@ -33,6 +33,7 @@ cdef class Result:
 
     @staticmethod
     cdef Result make(PGresult *res, object raw, object codec, object impl, int shape, object query)
+    cdef int feed(self, PGresult *res) except -1
     cdef object next_row(self)
     cdef int check(self) except -1
     cdef int begin(self) except -1

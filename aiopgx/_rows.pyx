@@ -20,7 +20,7 @@ import psycopg2.extras
 from ._binary cimport in_text
 from ._columns cimport Columns
 from ._errors cimport codec_of, decode, make_error
-from ._libpq cimport PGRES_TUPLES_OK, PGresult, pq
+from ._libpq cimport PGRES_COMMAND_OK, PGresult, pq
 from ._statements cimport Unwritten
 from ._structs cimport (
     give_attributes,
@@ -169,7 +169,7 @@ cdef class Result:
 
     @staticmethod
     cdef Result make(PGresult *res, object raw, object codec, object impl, int shape, object query):
-        """Take over a result of status TUPLES_OK or COMMAND_OK, also if this raises."""
+        """Take over a result with rows, or of status COMMAND_OK, also if this raises."""
         cdef Result self
         cdef const char *affected
         try:
@@ -183,7 +183,7 @@ cdef class Result:
         self.impl = impl
         self.shape = shape
         self.sent = query
-        if pq.resultStatus(res) == PGRES_TUPLES_OK:
+        if pq.resultStatus(res) != PGRES_COMMAND_OK:
             self.rows = pq.ntuples(res)
             self.count = self.rows
             self.columns = Columns.of(res, raw, codec, impl)
@@ -191,6 +191,15 @@ cdef class Result:
             affected = pq.cmdTuples(res)
             self.count = atol(affected) if affected != NULL and affected[0] else -1
         return self
+
+    cdef int feed(self, PGresult *res) except -1:
+        """Go on with the next rows of the same statement; those before are given."""
+        self.columns.forget()
+        pq.clear(self.res)
+        self.res = res
+        self.rows = pq.ntuples(res)
+        self.position = 0
+        return 0
 
     # Fetching
 

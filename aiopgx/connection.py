@@ -21,6 +21,7 @@ from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
+from .pipeline import Pipeline
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -396,6 +397,16 @@ class Connection:
         cursor = await self.cursor()
         await cursor.execute(operation, parameters, timeout=timeout, prepare=prepare)
         return cursor
+
+    def pipeline(self) -> Pipeline:
+        """Let statements be in flight together: `async with conn.pipeline():`.
+
+        In the block `execute()` returns when its statement is queued. All go out without waiting
+        for answers, and come back in order: the first fetch on a cursor waits for its result, and
+        the end of the block for all. Errors are raised there. Each statement is a transaction of
+        its own, unless one was opened with BEGIN. New in aiopgx.
+        """
+        return Pipeline(self)
 
     async def copy_records_to_table(
         self,

@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
-from ._core import Wire
+from ._core import Wire, check_timeout
 from ._requests import Session, command, execute, execute_foreign
-from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
+from ._rows import SHAPE_FOREIGN, Result, shape_of
+from ._stream import Stream
+from .bulk import execute_batch, execute_many, execute_values
 from .copy import copy_expert, copy_from, copy_records, copy_to
 from .log import logger
+from .pipeline import InFlight, Pending, Pipeline
+from .stream import RowStream
 from .transaction import (
     IsolationLevel,
     Transaction,
@@ -52,6 +55,7 @@ class Cursor:
     """
 
     _session: Session | None = None  # whose requests wait for each other
+    _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
 
     def __init__(
         self,
@@ -102,6 +106,9 @@ class Cursor:
             self._log(parameters, operation)
         if timeout is None:
             timeout = self._timeout
+        if wire.shared is not None and self._pipelined and session is None:
+            await self._execute_piped(wire.shared, operation, parameters, timeout)
+            return
         if self._shape == SHAPE_FOREIGN:
             _refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
@@ -128,44 +135,100 @@ class Cursor:
         finally:
             del waiter, outcome  # an exception must not hold itself, by way of this frame
 
+    async def _execute_piped(
+        self, pipeline: Pipeline, operation: Any, parameters: Any, timeout: float | None
+    ) -> None:
+        try:
+            if self._shape == SHAPE_FOREIGN:
+                _refuse_nul(operation)
+            elif isinstance(operation, Composable):
+                operation = operation.as_string(self._psycopg) or operation
+            await pipeline._execute(self, operation, parameters, timeout)
+        except BaseException as exc:
+            trim(exc)
+            raise
+
     async def executemany(
         self,
         operation: Any,
-        seq_of_parameters: Iterable[Any],
+        seq_of_parameters: Iterable[Any] | AsyncIterable[Any],
         *,
         timeout: float | None = None,
     ) -> None:
         """Execute a statement for each of the parameter sets, in order and as one unit.
 
         Outside a transaction it makes one of its own: at the first error nothing has been done.
-        The iterable is consumed lazily. `rowcount` is the sum; there are no rows to fetch.
+        The iterable, an asynchronous one too, is consumed lazily, up to some hundred sets ahead of
+        the server. `rowcount` is the sum; there are no rows to fetch. The notes of an exception
+        (its `__notes__`) tell the index of the set that failed.
 
         timeout: seconds for each execution; see execute(). New in aiopgx.
         """
-        own = self._wire.status == IDLE
-        total = count = 0
-        self._hand_over()
-        set_rowcount(self._psycopg, -1)
-        parameter_sets = iter(seq_of_parameters)
-        if own:
-            await self._command("BEGIN")
-        try:
-            for parameters in parameter_sets:
-                await self.execute(operation, parameters, timeout=timeout)
-                count += 1
-                total = -1 if self.rowcount < 0 or total < 0 else total + self.rowcount
-            if own:
-                await self._command("COMMIT")
-        except BaseException:
-            # a COMMIT that failed has ended the transaction itself
-            if own and not self._conn.closed and self._wire.status != IDLE:
-                await self._command("ROLLBACK")
-            raise
-        if count:
-            set_total(self._psycopg, self._result, total)
-            self._result = self._psycopg
-        else:
-            set_rowcount(self._psycopg, 0)
+        refusal = self._wire.refusal("cursor.executemany", self._session)
+        if refusal is not None:
+            raise refusal
+        await execute_many(self, operation, seq_of_parameters, timeout)
+
+    async def execute_batch(
+        self, sql: Any, argslist: Iterable[Any] | AsyncIterable[Any], page_size: int = 100
+    ) -> None:
+        """Execute a statement for each of the argument sets, `page_size` of them in a message.
+
+        As `psycopg2.extras.execute_batch()`: outside a transaction each page is one. executemany()
+        is faster, and one unit. New in aiopgx.
+        """
+        await execute_batch(self, sql, argslist, page_size)
+
+    async def execute_values(
+        self,
+        sql: Any,
+        argslist: Iterable[Any] | AsyncIterable[Any],
+        template: Any = None,
+        page_size: int = 100,
+        fetch: bool = False,
+    ) -> list[Any] | None:
+        """Execute a statement with a list of values in the place of its one `%s`.
+
+        As `psycopg2.extras.execute_values()`: outside a transaction each page is one.
+
+        template: what is written for each of the argument sets, "(%s, %s ...)" by default.
+        page_size: how many of them are in a statement, at most.
+        fetch: return the rows of all statements; else None. New in aiopgx.
+        """
+        return await execute_values(self, sql, argslist, template, page_size, fetch)
+
+    def stream(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        size: int = 100,
+        timeout: float | None = None,
+    ) -> RowStream:
+        """Execute a statement and give its rows as they arrive: `async for row in cur.stream(...)`.
+
+        The server sends as fast as the rows are used, so that a result of any size needs the memory
+        of a few batches. No transaction is needed. The statement is sent when the first row is
+        asked for; until the last is given, the connection executes nothing else. New in aiopgx.
+
+        Leaving the loop early cancels the statement on the server; the next one waits for its end.
+        See `RowStream.aclose()` for transactions. An error of the server is raised where it
+        happened, except that the rows of its batch are not given.
+
+        operation, parameters: as for execute(). Of several statements one may give rows.
+        size: rows of a batch; 1 gives each row as soon as it is here.
+        timeout: seconds that the server may take until the next batch; the cursor's default if
+            None. When they are over, the connection is closed, as by execute().
+
+        Cursor classes other than psycopg2's own, and psycopg2's road, execute the statement as
+        execute() does: the same rows, but all of them in memory.
+        """
+        check_timeout(timeout)
+        if not isinstance(size, int):
+            raise TypeError(f"size must be a number of rows, not {size!r}")
+        if size < 1:
+            raise ValueError(f"size must be a positive number of rows, not {size!r}")
+        return RowStream(self, operation, parameters, size, timeout)
 
     async def _command(self, operation: str) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
@@ -244,6 +307,11 @@ class Cursor:
         self._hand_over()
         with contextlib.suppress(IndexError, psycopg2.Error):
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
+
+    async def _settle(self) -> None:
+        """In a pipeline, wait for what has been executed before; raise its error."""
+        if self._wire.shared is not None:
+            await self._wire.shared.sync()
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
         """Leave no rows behind, and close what is not proved clean."""
@@ -400,9 +468,19 @@ class Cursor:
         """Return the next row, None after the last."""
         try:
             return self._result.fetchone()
+        except InFlight:
+            pass
         except BaseException as error:
             trim(error)
             raise
+        await self._arrive()
+        return await Cursor.fetchone(self)
+
+    async def _arrive(self) -> None:
+        """Wait for the statement of a pipeline, and raise its error."""
+        pending = self._result
+        await pending.arrive()
+        pending.show()
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""
@@ -410,27 +488,40 @@ class Cursor:
             size = self._psycopg.arraysize
         try:
             rows: list[Any] = self._result.fetchmany(size)
+            return rows
+        except InFlight:
+            pass
         except BaseException as error:
             trim(error)
             raise
-        return rows
+        await self._arrive()
+        return await Cursor.fetchmany(self, size)
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that are left."""
         try:
             rows: list[Any] = self._result.fetchall()
+            return rows
+        except InFlight:
+            pass
         except BaseException as error:
             trim(error)
             raise
-        return rows
+        await self._arrive()
+        return await Cursor.fetchall(self)
 
     async def scroll(self, value: int, mode: str = "relative") -> None:
         """Move in the result by `value` rows, or to row `value` if mode is "absolute"."""
         try:
             self._result.scroll(value, mode)
+            return
+        except InFlight:
+            pass
         except BaseException as error:
             trim(error)
             raise
+        await self._arrive()
+        await Cursor.scroll(self, value, mode)
 
     def __aiter__(self) -> "Cursor":
         return self
@@ -440,9 +531,13 @@ class Cursor:
         if type(self).fetchone is _fetchone and "fetchone" not in self.__dict__:
             try:
                 row = self._result.fetchone()
+            except InFlight:
+                row = self
             except BaseException as error:
                 trim(error)
                 raise
+            if row is self:  # in flight
+                row = await Cursor.fetchone(self)
         else:
             row = await self.fetchone()
         if row is None:
@@ -458,6 +553,8 @@ class Cursor:
         Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
         that whoever keeps it sees their results.
         """
+        if type(self._result) is Pending:
+            raise RuntimeError("the statement is in flight: fetch from the cursor before")
         self._hand_over()
         self._shape = SHAPE_FOREIGN
         return self._psycopg
@@ -465,7 +562,7 @@ class Cursor:
     _impl = raw
 
     def _hand_over(self) -> None:
-        if isinstance(self._result, Result):
+        if isinstance(self._result, Result | Stream):
             self._result.hand_over(self._psycopg)
         self._result = self._psycopg
 

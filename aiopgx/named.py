@@ -150,6 +150,8 @@ class NamedCursor(Cursor):
     The other parameters are those of `Cursor`.
     """
 
+    _pipelined = False
+
     def __init__(
         self,
         conn: Owner,
@@ -189,6 +191,7 @@ class NamedCursor(Cursor):
         """
         if self._declaration is not None:
             self._refuse("can't call .execute() on named cursors more than once")
+        await self._settle()
         self._ready("cursor.execute")
         withhold = self.withhold
         if not withhold and self._wire.status == TRANSACTION_STATUS_IDLE:
@@ -223,6 +226,11 @@ class NamedCursor(Cursor):
         """Raise `psycopg2.ProgrammingError`: a named cursor executes one query."""
         self._check_open()
         self._refuse("can't call .executemany() on named cursors")
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise `psycopg2.ProgrammingError`: `async for` over a named cursor is a stream."""
+        self._check_open()
+        self._refuse("can't call .stream() on named cursors: iterate over the cursor itself")
 
     async def callproc(self, *args: Any, **kwargs: Any) -> None:
         """Raise `psycopg2.ProgrammingError`: a named cursor executes one query."""
@@ -276,6 +284,7 @@ class NamedCursor(Cursor):
         self._fetching = True
         try:
             portal = self._portal
+            await self._settle()
             self._ready(caller)
             if not self._valid():
                 raise psycopg2.ProgrammingError("named cursor isn't valid anymore")

@@ -249,8 +249,8 @@ class Pool(PoolCore):
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
         A connection with an open transaction is closed, with a ResourceWarning. One with open
-        server-side cursors is free once they are closed. Raises AssertionError if the connection
-        is not one in use of this pool.
+        server-side cursors, or with a stream that was left early, is free once they have ended.
+        Raises AssertionError if the connection is not one in use of this pool.
         """
         conn = self._put_back(conn)
         if conn is None:
@@ -260,13 +260,16 @@ class Pool(PoolCore):
             cleared = portals.close_all()
             if cleared is not None:
                 return self._release_later(conn, cleared)
+        ending = getattr(getattr(conn, "_wire", None), "ending", None)
+        if ending is not None:
+            return self._release_later(conn, ending)
         self._free_or_close(conn)
         return self._released
 
     def _release_later(
         self, conn: Connection, cleared: "asyncio.Future[None]"
     ) -> "asyncio.Future[None]":
-        """Release a connection when its portals are freed."""
+        """Release a connection when its portals are freed, or its last stream has ended."""
         released: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: "asyncio.Future[None]") -> None:

@@ -19,11 +19,15 @@ def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[
     return future
 
 
+# Where tracebacks show nothing but a first frame.
+_HIDDEN = ("aiopgx._", "aiopgx.pipeline", "aiopgx.stream")
+
+
 def trim(error: BaseException) -> None:
     """Take compiled code out of a traceback: an error of psycopg2 shows the caller and no more."""
     entry = error.__traceback__
     while entry is not None and entry.tb_next is not None:
-        if entry.tb_next.tb_frame.f_globals.get("__name__", "").startswith("aiopgx._"):
+        if entry.tb_next.tb_frame.f_globals.get("__name__", "").startswith(_HIDDEN):
             entry.tb_next = entry.tb_next.tb_next
         else:
             entry = entry.tb_next

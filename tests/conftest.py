@@ -138,7 +138,7 @@ collect_ignore = []
 if not aiopgx.capabilities().native:
     collect_ignore += ["test_explain_road.py", "test_memory.py", "test_named_trips.py"]
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
-    collect_ignore += ["test_prepared_corpus.py"]
+    collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
 

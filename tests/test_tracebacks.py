@@ -96,6 +96,29 @@ async def test_executemany(ours, connect):
     assert names == ["executemany", "execute", "__conform__"]
 
 
+async def test_stream(ours, connect):
+    cursor = await (await connect()).cursor()
+    for statement in ["SELECT 1/0", "SELEC 1", ""]:
+        names = await names_of(cursor.stream(statement).__anext__)
+        assert [name for name in names if name != "execute"] == ["__anext__"]
+    names = await names_of(cursor.stream("SELECT %s", (Stubborn(),)).__anext__)
+    assert [name for name in names if name != "execute"] == ["__anext__", "__conform__"]
+
+
+@pytest.mark.parametrize("method", ["fetchone", "fetchmany", "fetchall", "__anext__"])
+async def test_pipeline(ours, connect, method):
+    conn = await connect()
+    cursor = await conn.cursor()
+    async with conn.pipeline() as pipeline:
+        await cursor.execute("SELECT 1/0")
+        names = await names_of(getattr(cursor, method))
+        assert [name for name in names if name != "fetchone"] in ([method], [], ["_arrive"])
+        await cursor.execute("SELECT 1/0")
+        assert await names_of(pipeline.sync) == ["sync"]
+        names = await names_of(cursor.execute, "SELECT %s", (Stubborn(),))
+        assert [name for name in names if name != "_execute_piped"] == ["execute", "__conform__"]
+
+
 async def test_copy(ours, connect):
     cursor = await (await connect()).cursor()
     names = await names_of(cursor.copy_from, [], 5)

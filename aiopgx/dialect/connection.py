@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg2
@@ -130,6 +131,14 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
             raise
         finally:
             del waiter, outcome  # an exception must not hold itself, by way of this frame
+
+    def _execute_many(self, cursor: Cursor, operation: Any, rows: Iterable[Any]) -> None:
+        """What `await cursor.executemany()` does, in a transaction if wanted."""
+        _need_greenlet()
+        self._refuse_prepared("execute")
+        if cursor._echo:
+            self._log_opening()
+        await_only(cursor.executemany(operation, rows))
 
     def _log_opening(self) -> None:
         if self._session.status == STATUS_READY and self._session.opening is not None:

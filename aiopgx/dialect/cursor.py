@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from .._rows import Result, scroll_target, set_rowcount, set_total
+from .._rows import Result, scroll_target
 from ..cursor import Cursor
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):
         raw = connection._conn
         impl = raw.cursor() if cursor_factory is None else raw.cursor(cursor_factory=cursor_factory)
         self._cursor = Cursor(connection, impl, connection._timeout, connection._echo)
+        self._cursor._session = adapt_connection._session
 
     # Execution
 
@@ -109,20 +110,11 @@ class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):
         self._adapt_connection._execute(self._cursor, operation, parameters)
 
     def executemany(self, operation: Any, seq_of_parameters: Iterable[Any]) -> None:
-        """Execute a statement for each of the parameter sets, in order; `rowcount` is the sum."""
-        cursor, execute = self._cursor, self._adapt_connection._execute
-        total = count = 0
-        for parameters in seq_of_parameters:
-            execute(cursor, operation, parameters)
-            count += 1
-            rows = cursor._result.rowcount
-            total = -1 if rows < 0 or total < 0 else total + rows
-        if count:
-            set_total(cursor._psycopg, cursor._result, total)
-            cursor._result = cursor._psycopg
-        else:
-            cursor._hand_over()
-            set_rowcount(cursor._psycopg, 0)
+        """Execute a statement for each of the parameter sets, in order; `rowcount` is the sum.
+
+        In autocommit each is a transaction of its own, as on psycopg2.
+        """
+        self._adapt_connection._execute_many(self._cursor, operation, seq_of_parameters)
 
     def callproc(self, procname: str, parameters: Any = None) -> Any:
         """Call a function of the database; gives the parameters back."""

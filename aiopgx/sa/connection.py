@@ -86,8 +86,7 @@ class SAConnection:
         )
 
     async def _execute(self, query: Any, *multiparams: Any, **params: Any) -> ResultProxy:
-        cursor = await self._usable().cursor()
-        self._cursors.add(cursor)
+        cursor = await self._open_cursor()
         sets = _distill_params(multiparams, params)
         many = len(sets) > 1
         values = sets[0] if sets else sets
@@ -142,6 +141,7 @@ class SAConnection:
 
     async def _open_cursor(self) -> Any:
         cursor = await self._usable().cursor()
+        cursor._pipelined = False  # its result is looked at when execute() returns
         self._cursors.add(cursor)
         return cursor
 

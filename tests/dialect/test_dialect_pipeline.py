@@ -188,3 +188,28 @@ async def test_psycopg2_finds_its_connection(engine):
             await connection.run_sync(lambda _, cursor=foreign: cursor.execute("SELECT 2"))
             assert foreign.fetchall() == [(2,)]
             await connection.rollback()
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(2, 1), (1000, 4)])
+async def test_round_trips_of_executemany(engine, trips, rows, wanted):
+    """BEGIN is in them."""
+    numbers = sa.Table("numbers", sa.MetaData(), sa.Column("n", sa.Integer))
+    async with engine(url=trips.url).connect() as connection:
+        await connection.execute(sa.text("CREATE TEMP TABLE numbers (n int)"))
+        await connection.commit()
+        trips()
+        result = await connection.execute(numbers.insert(), [{"n": n} for n in range(rows)])
+        assert 1 <= trips() <= wanted
+        assert result.rowcount == rows
+        await connection.rollback()
+        assert await connection.scalar(sa.select(sa.func.count()).select_from(numbers)) == 0
+
+
+async def test_executemany_in_autocommit(engine):
+    """Each row is a transaction, as on psycopg2."""
+    async with engine(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.execute(sa.text("CREATE TEMP TABLE numbers (n int PRIMARY KEY)"))
+        statement, sets = sa.text("INSERT INTO numbers VALUES (:n)"), [1, 2, 2, 3]
+        with pytest.raises(sa.exc.IntegrityError):
+            await connection.execute(statement, [{"n": n} for n in sets])
+        assert await connection.scalar(sa.text("SELECT sum(n) FROM numbers")) == 3
