@@ -388,6 +388,8 @@ cdef object cancel_query(PGconn *conn, bint unsent, object loop, double limit):
     ending.next = now + AGAIN
     ending.request = _request(conn)
     ending.request.start()
+    if not unsent and ending.query_over():      # a COPY waits for us: no request ends it
+        ending.leave()
     if not _hand_over(ending):
         _wait(now + LAST)
     return ending.leaving

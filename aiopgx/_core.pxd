@@ -37,6 +37,7 @@ cdef class Request:
     cdef Turn turn(self, Wire wire) except? DROP
     cdef int send(self, Wire wire) except -1
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE
+    cdef int incoming(self, Wire wire) except -1
     cdef int drained(self, Wire wire) except -1
     cdef object outcome(self, Wire wire)
     cdef object reason(self, Wire wire, object error)

@@ -97,6 +97,10 @@ cdef class Request:
         pq.clear(res)
         return MORE
 
+    cdef int incoming(self, Wire wire) except -1:
+        """The socket has something that is about to be read."""
+        return 0
+
     cdef int drained(self, Wire wire) except -1:
         """What was written has left, after the socket had been full."""
         return 0
@@ -640,12 +644,14 @@ cdef class Wire(Link):
             elif self.state != BUSY:
                 self._poll()
             elif to_write:
+                self.head.incoming(self)    # libpq reads while it can't write
                 self.flush()
                 if not self.writing and self.state == BUSY:
                     self.head.drained(self)
             elif self.head.full:
                 self.pause()
             else:
+                self.head.incoming(self)
                 self._read(True)
             if self.waiting:
                 self._go_on()
@@ -713,8 +719,8 @@ cdef class Wire(Link):
                     break
                 finished = self._take_results()
                 if finished or not fresh or self.state != BUSY or self.head.full \
-                        or not socket_ready(self.fd, False):
-                    break
+                        or not self.reading or not socket_ready(self.fd, False):
+                    break               # all is here; paused; or nothing more for now
         finally:
             self.keep_no_notices()
         if self.texts:

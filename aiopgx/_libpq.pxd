@@ -123,6 +123,7 @@ cdef struct PQ:
     void (*freemem)(void *) noexcept
     NoticeReceiver (*setNoticeReceiver)(PGconn *, NoticeReceiver, void *) noexcept
     NoticeProcessor (*setNoticeProcessor)(PGconn *, NoticeProcessor, void *) noexcept
+    int (*putCopyData)(PGconn *, const char *, int) noexcept
     int (*putCopyEnd)(PGconn *, const char *) noexcept
     int (*getCopyData)(PGconn *, char **, int) noexcept
     PGcancel *(*getCancel)(PGconn *) noexcept

@@ -105,6 +105,7 @@ cdef int _load() except -1:
         h, "PQsetNoticeReceiver")
     pq.setNoticeProcessor = <NoticeProcessor (*)(PGconn *, NoticeProcessor, void *) noexcept>_need(
         h, "PQsetNoticeProcessor")
+    pq.putCopyData = <int (*)(PGconn *, const char *, int) noexcept>_need(h, "PQputCopyData")
     pq.putCopyEnd = <int (*)(PGconn *, const char *) noexcept>_need(h, "PQputCopyEnd")
     pq.getCopyData = <int (*)(PGconn *, char **, int) noexcept>_need(h, "PQgetCopyData")
     pq.getCancel = <PGcancel *(*)(PGconn *) noexcept>_need(h, "PQgetCancel")

@@ -256,11 +256,11 @@ cdef class Link:
         global _psycopg2_notice, _default_receiver
         if pq.libVersion:
             _default_receiver = pq.setNoticeReceiver(self.conn, _on_result, NULL)
+            self.codec = codec_of(self.raw)
         if _native:
             # the same for every connection of psycopg2, which is its argument
             _psycopg2_notice = pq.setNoticeProcessor(self.conn, _on_notice, <void *>self.raw)
             self.native = True
-            self.codec = codec_of(self.raw)
             self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self.watch()
         self.reading = True

@@ -4,6 +4,7 @@ cdef extern from *:
     """
     #ifdef _WIN32
     static int aiopgx_socket_ready(int fd, int writing) { (void)fd; (void)writing; return 0; }
+    static int aiopgx_socket_next(int fd) { (void)fd; return -1; }
     static int aiopgx_socket_dup(int fd) { (void)fd; return -1; }
     static int aiopgx_socket_ended(int fd) { (void)fd; return 1; }
     static void aiopgx_socket_end(int fd) { (void)fd; }
@@ -17,6 +18,10 @@ cdef extern from *:
     static int aiopgx_socket_ready(int fd, int writing) {
         struct pollfd p = {fd, writing ? POLLOUT : POLLIN, 0};
         return poll(&p, 1, 0) > 0;
+    }
+    static int aiopgx_socket_next(int fd) {
+        unsigned char next;
+        return recv(fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 1 ? next : -1;
     }
     static int aiopgx_socket_dup(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
     static int aiopgx_socket_ended(int fd) {
@@ -35,6 +40,8 @@ cdef extern from *:
     """
     # True also at the end of the stream and after an error
     bint socket_ready "aiopgx_socket_ready"(int fd, bint writing)
+    # The byte that is read next, -1 if there is none
+    int socket_next "aiopgx_socket_next"(int fd)
     # Another descriptor of the same socket, to be closed by the caller; -1 if there is none
     int socket_dup "aiopgx_socket_dup"(int fd)
     # Throws away what has come; true when the other side has closed

@@ -8,7 +8,7 @@ import sys
 import traceback
 import uuid
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, overload
 
@@ -407,6 +407,31 @@ class Connection:
         its own, unless one was opened with BEGIN. New in aiopgx.
         """
         return Pipeline(self)
+
+    async def copy_records_to_table(
+        self,
+        table_name: str,
+        *,
+        records: Any,
+        columns: Iterable[str] | None = None,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> str:
+        """Append records to a table by COPY: asyncpg's name. Returns "COPY" and how many.
+
+        See `Cursor.copy_records()` for the arguments. New in aiopgx.
+        """
+        async with self.cursor() as cursor:
+            await cursor.copy_records(
+                table_name,
+                records,
+                columns,
+                schema_name=schema_name,
+                timeout=timeout,
+                progress=progress,
+            )
+            return f"COPY {cursor.rowcount}"
 
     def isexecuting(self) -> bool:
         """Whether a statement is being executed."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from ._core import Wire, check_timeout
 from ._requests import Session, command, execute, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, set_rowcount, set_total, shape_of
 from ._stream import Stream
+from .copy import copy_expert, copy_from, copy_records, copy_to
 from .log import logger
 from .pipeline import InFlight, Pending, Pipeline
 from .stream import RowStream
@@ -334,14 +335,91 @@ class Cursor:
         """Raise `psycopg2.NotSupportedError`: PostgreSQL has no such thing."""
         self._psycopg.nextset()
 
-    async def copy_from(self, *args: Any, **kwargs: Any) -> None:
-        raise psycopg2.ProgrammingError("copy_from cannot be used in asynchronous mode")
+    # COPY
 
-    async def copy_to(self, *args: Any, **kwargs: Any) -> None:
-        raise psycopg2.ProgrammingError("copy_to cannot be used in asynchronous mode")
+    async def copy_from(
+        self,
+        file: Any,
+        table: str,
+        sep: str = "\t",
+        null: str = "\\N",
+        size: int = 8192,
+        columns: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        r"""Append what a file holds to a table, in the text format: psycopg2's method.
 
-    async def copy_expert(self, *args: Any, **kwargs: Any) -> None:
-        raise psycopg2.ProgrammingError("copy_expert cannot be used in asynchronous mode")
+        file: has read(size), which gives str or bytes, or such an awaitable; or an iterable or
+            asynchronous iterable of str or bytes, cut anywhere.
+        table: the name, which is quoted: without a schema. See copy_expert() otherwise.
+        sep, null: what is between columns, what stands for NULL.
+        columns: names, all columns by default.
+        timeout: seconds for all of it, the cursor's default if None.
+
+        `rowcount` is the number of rows. An exception of the file's ends the COPY and is raised:
+        nothing is stored. New in aiopgx.
+        """
+        await copy_from(self, file, table, sep, null, size, columns, timeout)
+
+    async def copy_to(
+        self,
+        file: Any,
+        table: str,
+        sep: str = "\t",
+        null: str = "\\N",
+        columns: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Write the rows of a table to a file, in the text format: psycopg2's method.
+
+        file: has write(), or is a callable; either may return an awaitable. Text files get str,
+            all others bytes. Files and coroutine functions get several whole rows at a time,
+            other objects and callables one, as from psycopg2.
+
+        The other arguments are those of copy_from(). An exception of the file's ends the COPY and
+        is raised. New in aiopgx.
+        """
+        await copy_to(self, file, table, sep, null, columns, timeout)
+
+    async def copy_expert(
+        self, sql: Any, file: Any, size: int = 8192, *, timeout: float | None = None
+    ) -> None:
+        """Execute a COPY ... FROM STDIN or COPY ... TO STDOUT of your own: psycopg2's method.
+
+        sql: str, bytes or psycopg2.sql object.
+        file, timeout: see copy_from() and copy_to().
+        size: of what is read from a file at a time.
+
+        New in aiopgx.
+        """
+        await copy_expert(self, sql, file, size, timeout)
+
+    async def copy_records(
+        self,
+        table: str,
+        records: Any,
+        columns: Iterable[str] | None = None,
+        *,
+        schema_name: str | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Append records to a table, by COPY: the quickest way to store many.
+
+        table, schema_name: the names, which are quoted; without a schema, the search path counts.
+        records: iterable or asynchronous iterable of sequences, one value for each column. It is
+            consumed as the server takes it. A value is stored as by an INSERT with psycopg2.
+        columns: names, all columns by default that are not generated.
+        timeout: seconds for all of it, the cursor's default if None.
+        progress: called now and then, and at the end, with the records and bytes sent so far.
+
+        `rowcount` is the number of rows. An exception of the iterable's ends the COPY and is
+        raised; so does a record of another length, or a value that can't be stored, whose
+        `psycopg2.DataError` says which: nothing is stored. New in aiopgx.
+        """
+        await copy_records(self, table, records, columns, schema_name, timeout, progress)
 
     # Transactions
 

@@ -625,14 +625,6 @@ async def test_nextset(cursor):
     assert str(info.value) == "not supported by PostgreSQL"
 
 
-@pytest.mark.parametrize("name", ["copy_from", "copy_to", "copy_expert"])
-async def test_copy_methods_are_refused(cursor, name):
-    cur = await cursor()
-    with pytest.raises(psycopg2.ProgrammingError) as info:
-        await getattr(cur, name)("anything")
-    assert str(info.value) == f"{name} cannot be used in asynchronous mode"
-
-
 COPY = [
     ("COPY (SELECT 1) TO STDOUT", "can't execute COPY TO: use the copy_to() method instead"),
     ("COPY copied FROM STDIN", "can't execute COPY FROM: use the copy_from() method instead"),

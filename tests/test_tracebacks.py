@@ -71,7 +71,6 @@ ON_A_CURSOR = {
     "scroll mode": ("scroll", 0, "up"),
     "scroll by a text": ("scroll", "one"),
     "nextset": ("nextset",),
-    "copy_from": ("copy_from",),
 }
 
 
@@ -118,6 +117,18 @@ async def test_pipeline(ours, connect, method):
         assert await names_of(pipeline.sync) == ["sync"]
         names = await names_of(cursor.execute, "SELECT %s", (Stubborn(),))
         assert [name for name in names if name != "_execute_piped"] == ["execute", "__conform__"]
+
+
+async def test_copy(ours, connect):
+    cursor = await (await connect()).cursor()
+    names = await names_of(cursor.copy_from, [], 5)
+    assert names == ["copy_from", "copy_from"]
+
+    def failing(data):
+        raise ZeroDivisionError
+
+    names = await names_of(cursor.copy_expert, "COPY (SELECT 1) TO STDOUT", failing)
+    assert names == ["copy_expert", "copy_expert", "perform", "converse", "failing"]
 
 
 FETCHES = ["fetchone", "fetchmany", "fetchall", "__anext__"]
