@@ -480,7 +480,11 @@ class Cursor:
         """Wait for the statement of a pipeline, and raise its error."""
         pending = self._result
         await pending.arrive()
-        pending.show()
+        try:
+            pending.show()
+        except BaseException as error:
+            trim(error)
+            raise
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""
