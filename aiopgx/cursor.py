@@ -12,7 +12,8 @@ from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
 from ._core import Wire, check_timeout
-from ._requests import Session, command, execute, execute_foreign
+from ._prepared import execute
+from ._requests import Session, command, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, shape_of
 from ._stream import Stream
 from .bulk import execute_batch, execute_many, execute_values
