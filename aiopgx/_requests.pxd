@@ -16,4 +16,15 @@ cdef class Statement(Request):
     cdef Taken refuse_copy(self, Wire wire, int status) except? MORE
     cdef PGresult *kept(self) noexcept
 
+cdef class Command(Request):
+    cdef bytes text
+    cdef Request how            # a Statement or a Foreign
+
+cdef class Session:
+    cdef public int status
+    cdef public bytes opening
+
+    cdef object put(self, Wire wire, Request request, timeout)
+
+cdef bint may_travel(operation, bint has_parameters) except -1
 cdef tuple written(Wire wire, object impl, object operation, object parameters)

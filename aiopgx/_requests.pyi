@@ -16,16 +16,6 @@ class Session:
     status: int
     opening: bytes | None
 
-def execute(
-    wire: Wire,
-    impl: Any,
-    shape: int,
-    operation: Any,
-    parameters: Any,
-    timeout: float | None,
-    session: Session | None = None,
-    prepare: bool | None = None,
-) -> asyncio.Future[list[Any]]: ...
 def execute_foreign(
     wire: Wire,
     start: Callable[[Any, Any], Any],

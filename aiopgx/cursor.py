@@ -12,7 +12,8 @@ from psycopg2.extensions import QueryCanceledError
 from psycopg2.sql import SQL, Composable, Composed
 
 from ._core import Wire, check_timeout
-from ._requests import Session, command, execute, execute_foreign
+from ._prepared import execute
+from ._requests import Session, command, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, shape_of
 from ._stream import Stream
 from .bulk import execute_batch, execute_many, execute_values
@@ -480,7 +481,11 @@ class Cursor:
         """Wait for the statement of a pipeline, and raise its error."""
         pending = self._result
         await pending.arrive()
-        pending.show()
+        try:
+            pending.show()
+        except BaseException as error:
+            trim(error)
+            raise
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""

@@ -9,6 +9,7 @@ from ._pipeline import enqueue
 from ._requests import execute_foreign
 from ._rows import SHAPE_FOREIGN
 from .log import logger
+from .utils import trim
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -148,7 +149,8 @@ class Pipeline:
             return
         try:
             failed[0].show()
-        except Exception as error:
+        except BaseException as error:
+            trim(error)
             if len(failed) > 1 and hasattr(error, "add_note"):
                 error.add_note(f"{len(failed) - 1} more of the statements failed")
             raise

@@ -16,7 +16,8 @@ from psycopg2.extensions import cursor as plain_cursor
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from .._requests import Session, begin, command, end, execute, execute_foreign, pause
+from .._prepared import execute
+from .._requests import Session, begin, command, end, execute_foreign, pause
 from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor, _refuse_nul
 from ..log import logger
