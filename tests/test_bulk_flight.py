@@ -40,10 +40,18 @@ async def numbers(count, fails=None):
         yield (i,)
 
 
-SIZES = [0, 1, 2, 3, 4, 16, 17, 18, 100, 503, 504, 505, 1003, 2500]
+SIZES = [0, 1, 2, 3, 4, 16, 17, 18, 100, 503, 504, 505, 1003, 1600]
 
 
 @pytest.mark.all_loops
+@pytest.mark.parametrize("size", [0, 3, 17, 600])
+async def test_on_each_loop(ours, flight, side, size):
+    cursor = await flight()
+    await cursor.executemany(INSERT, numbers(size))
+    assert cursor.rowcount == size
+    assert stored(side) == list(range(size))
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_sizes(ours, flight, side, size):
     cursor = await flight()
@@ -160,7 +168,7 @@ async def test_a_generator_does_not_hold_up_the_loop(ours, flight):
 
     cursor = await flight()
     task = asyncio.ensure_future(tick())
-    await cursor.executemany("DELETE FROM flight WHERE i = %s", ((i,) for i in range(20_000)))
+    await cursor.executemany("DELETE FROM flight WHERE i = %s", ((i,) for i in range(10_000)))
     task.cancel()
     assert ticks > 20
 
