@@ -168,7 +168,11 @@ class Cursor:
         refusal = self._wire.refusal("cursor.executemany", self._session)
         if refusal is not None:
             raise refusal
-        await execute_many(self, operation, seq_of_parameters, timeout)
+        try:
+            await execute_many(self, operation, seq_of_parameters, timeout)
+        except BaseException as exc:
+            trim(exc)
+            raise
 
     async def execute_batch(
         self, sql: Any, argslist: Iterable[Any] | AsyncIterable[Any], page_size: int = 100
@@ -178,7 +182,11 @@ class Cursor:
         As `psycopg2.extras.execute_batch()`: outside a transaction each page is one. executemany()
         is faster, and one unit. New in aiopgx.
         """
-        await execute_batch(self, sql, argslist, page_size)
+        try:
+            await execute_batch(self, sql, argslist, page_size)
+        except BaseException as exc:
+            trim(exc)
+            raise
 
     async def execute_values(
         self,
@@ -196,7 +204,11 @@ class Cursor:
         page_size: how many of them are in a statement, at most.
         fetch: return the rows of all statements; else None. New in aiopgx.
         """
-        return await execute_values(self, sql, argslist, template, page_size, fetch)
+        try:
+            return await execute_values(self, sql, argslist, template, page_size, fetch)
+        except BaseException as exc:
+            trim(exc)
+            raise
 
     def stream(
         self,

@@ -111,8 +111,16 @@ def assert_same_callable(name, theirs, ours):
 
 
 def assert_same_signature(theirs, ours):
-    """Names, kinds, order and defaults agree; ours may go on with optional parameters."""
+    """Names, kinds, order and defaults agree; ours may go on with optional parameters.
+
+    What aiopg refuses, whatever it is given, may have parameters of its own here.
+    """
     kinds = inspect.Parameter
+    if [p.kind for p in list(theirs.parameters.values())[-2:]] == [
+        kinds.VAR_POSITIONAL,
+        kinds.VAR_KEYWORD,
+    ]:
+        return
     rest = dict(ours.parameters)
     order = iter(ours.parameters)
     for name, parameter in theirs.parameters.items():

@@ -90,10 +90,10 @@ async def test_adapter(ours, connect, method):
 async def test_executemany(ours, connect):
     cursor = await (await connect()).cursor()
     sets = [(1,), (0,)]
-    assert await names_of(cursor.executemany, "SELECT 1/%s", sets) == ["executemany", "execute"]
+    assert await names_of(cursor.executemany, "SELECT 1/%s", sets) == ["executemany"]
     sets = [(1,), (Stubborn(),)]
     names = await names_of(cursor.executemany, "SELECT %s", sets)
-    assert names == ["executemany", "execute", "__conform__"]
+    assert names in (["executemany", "__conform__"], ["executemany", "execute", "__conform__"])
 
 
 async def test_stream(ours, connect):
