@@ -47,9 +47,12 @@ cdef int INTRANS = TRANSACTION_STATUS_INTRANS
 cdef enum Stage:
     READ                        # the text with its literals, to know its columns
     SHOW
+    SAVE                        # in a transaction: Parse may fail
     PARSE
     DESCRIBE
     LOOK                        # in the catalogue, at types that the server has found
+    RELEASE
+    UNDO
     EXECUTE
     WRITE                       # its text, after all
 
@@ -67,6 +70,8 @@ cdef class Prepared(Statement):
     cdef tuple values
     cdef bytes name             # while it is prepared
     cdef Stage stage
+    cdef Stage after            # RELEASE and UNDO
+    cdef bint guarded           # by a savepoint
     cdef bint unfit             # the server has refused to prepare it
     cdef bint in_transaction
 
@@ -91,6 +96,13 @@ cdef class Prepared(Statement):
             return pq.sendPrepare(wire.conn, b"", PyBytes_AS_STRING(<bytes>self.query), 0, NULL)
         if self.stage == SHOW:
             return pq.sendDescribePrepared(wire.conn, b"")
+        if self.stage == SAVE:
+            return pq.sendQuery(wire.conn, b"SAVEPOINT aiopgx_prepare")
+        if self.stage == RELEASE:
+            return pq.sendQuery(wire.conn, b"RELEASE SAVEPOINT aiopgx_prepare")
+        if self.stage == UNDO:
+            return pq.sendQuery(wire.conn, b"ROLLBACK TO SAVEPOINT aiopgx_prepare;"
+                                           b" RELEASE SAVEPOINT aiopgx_prepare")
         if self.plan.name is None:      # closed while this one was waiting
             self.stage = WRITE
             return self.sent_by(wire)
@@ -116,7 +128,7 @@ cdef class Prepared(Statement):
             return Statement.outcome(self, wire)
         if self.stage == EXECUTE and not failed:
             return Statement.outcome(self, wire)
-        if failed and self.in_transaction:
+        if failed and self.in_transaction and not self.guarded:
             return self.give_up(wire)
         if failed and self.stage == EXECUTE:
             if not nothing_was_done(self.result):
@@ -126,9 +138,11 @@ cdef class Prepared(Statement):
             self.stage = WRITE
         elif failed:
             self.unfit = self.stage != READ and is_refusal(self.result)
-            self.stage = WRITE
+            self.stage = self.behind(UNDO, WRITE)
         else:
             self.stage = self.next_stage(wire)
+            if self.stage == EXECUTE or self.stage == WRITE:
+                self.stage = self.behind(RELEASE, self.stage)
         pq.clear(self.kept())
         self.extended = False           # it goes alone from now on
         return AGAIN
@@ -138,7 +152,20 @@ cdef class Prepared(Statement):
         self.query = self.text()
         return Statement.outcome(self, wire)
 
+    cdef Stage behind(self, Stage end, Stage then):
+        """The end of the savepoint, if there is one, and then another stage."""
+        if not self.guarded:
+            return then
+        self.guarded = False
+        self.after = then
+        return end
+
     cdef Stage next_stage(self, Wire wire) except *:
+        if self.stage == RELEASE or self.stage == UNDO:
+            return self.after
+        if self.stage == SAVE:
+            self.guarded = True
+            return PARSE
         if self.stage == READ:
             return SHOW
         if self.stage == SHOW:
@@ -207,7 +234,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     elif plan.never:
         return None
     elif plan.name is None:
-        if not may_prepare(wire, plans, hot.text, signature, status == INTRANS, prepare):
+        if not may_prepare(wire, plans, hot.text, signature, prepare):
             return None
     elif not plan.admits(values, status == INTRANS):
         return None
@@ -221,7 +248,8 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     if plan is None:
         request.stage = READ
     else:
-        request.stage = PARSE if plan.name is None else EXECUTE
+        request.stage = EXECUTE if plan.name is not None else first_stage(
+            wire, hot.text, signature, status == INTRANS)
         request.extended = plan.name is not None and pq.enterPipelineMode != NULL
     request.in_transaction = status == INTRANS
     return request
@@ -235,15 +263,19 @@ cdef Statement taught(Plans plans, Hot hot, bytes signature):
     return request
 
 
-cdef bint may_prepare(Wire wire, Plans plans, Text text, bytes signature, bint in_transaction,
-                      prepare) except -1:
-    """Whether nothing speaks against Parse here and now."""
+cdef bint may_prepare(Wire wire, Plans plans, Text text, bytes signature, prepare) except -1:
+    """Whether nothing speaks against Parse."""
     if plans.pooler == NOT_ASKED:
         plans.pooler = TO_ASK
     if plans.pooler != DIRECT and not plans.given and prepare is None:
         return False
-    proven = text.proven.get((wire.raw.dsn, signature))
-    return proven or (proven is None and not in_transaction)
+    return text.proven.get((wire.raw.dsn, signature), True)
+
+
+cdef Stage first_stage(Wire wire, Text text, bytes signature, bint in_transaction) except *:
+    """A Parse that has never worked for this database must not abort a transaction."""
+    proven = (wire.raw.dsn, signature) in text.proven
+    return SAVE if in_transaction and not proven else PARSE
 
 
 cdef class Probe(Command):

@@ -30,15 +30,18 @@ class Proxy:
         directions end at the first end of stream, as many proxies have it.
     deaf: to cancel requests without TLS, which are taken and neither passed on nor answered.
 
+    swap: (a, b) of one length: b is passed on to the server in the place of a.
+
     `trips` counts how often a client has sent something after an answer. While `held` is set, what
     clients send is not passed on.
     """
 
-    def __init__(self, port, *, delay=0.0, half_close=True, deaf=False):
+    def __init__(self, port, *, delay=0.0, half_close=True, deaf=False, swap=None):
         self.port = port
         self.delay = delay
         self.half_close = half_close
         self.deaf = deaf
+        self.swap = swap
         self.trips = 0
         self.answered = True
         self.held = False
@@ -93,6 +96,8 @@ class Proxy:
             while data := source.recv(65536):
                 if to_server and self.answered:
                     self.trips += 1
+                if to_server and self.swap is not None:
+                    data = data.replace(*self.swap)
                 self.answered = not to_server
                 while to_server and self.held and not self.stopping.is_set():
                     time.sleep(0.01)

@@ -9,9 +9,12 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from bouncer import MODES
+from proxy import proxy
 from psycopg2 import sql
 from psycopg2.extensions import parse_dsn
 from support import nothing_left, registries_restored, running, side_connection, until
+
+from aiopgx._plans import text_of
 
 BY_KEY = "SELECT id, name FROM people WHERE id = %s"
 
@@ -393,19 +396,38 @@ async def test_in_a_transaction_the_first_is_text(ours, connect, people):
     assert conn._plans.executions == before + 4
 
 
-async def test_no_first_parse_in_a_transaction(ours, connect, people):
+async def test_first_prepared_in_a_transaction(ours, connect, people):
+    """Within a savepoint, of which nothing is left."""
     conn = await connect(prepare_threshold=1)
     operation = "SELECT id, born FROM people WHERE id = %s"
     await execute(conn, "BEGIN")
-    await execute(conn, operation, (1,), 5)
+    await execute(conn, "SAVEPOINT aiopgx_prepare")  # of the same name
+    await execute(conn, "INSERT INTO people VALUES (77)")
+    for n in range(1, 5):
+        assert (await execute(conn, operation, (n,)))[0][0] == n
+    assert conn._plans.executions == 3
+    assert await conn.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_INTRANS
+    await execute(conn, "ROLLBACK TO aiopgx_prepare")
+    assert await execute(conn, "SELECT id FROM people WHERE id = 77") == []
     await execute(conn, "COMMIT")
-    assert conn._plans.executions == 0
-    await execute(conn, operation, (1,), 3)
-    assert conn._plans.executions > 0
-    other = await connect(prepare_threshold=1)
-    await execute(other, "BEGIN")
-    await execute(other, operation, (1,), 3)
-    assert other._plans.executions > 0  # it is known to be good
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_parse_that_fails_aborts_no_transaction(ours, dsn, connect, people, begun):
+    """The server gets to see another statement."""
+    operation = f"SELECT id FROM people WHERE name <> '{begun}' AND id = %s"
+    with proxy(int(parse_dsn(dsn)["port"]), swap=(b"id = $1", b"id = $z")) as port:
+        conn = await connect(psycopg2.extensions.make_dsn(dsn, port=port), prepare_threshold=1)
+        if begun:
+            await execute(conn, "BEGIN")
+        await execute(conn, "INSERT INTO people VALUES (78)")
+        for n in range(1, 6):
+            assert await execute(conn, operation, (n,)) == [(n,)]
+        if begun:
+            await execute(conn, "COMMIT")
+        assert await execute(conn, "SELECT id FROM people WHERE id = 78") == [(78,)]
+        assert conn._plans.names_in_use == []
+    assert list(text_of(operation, True).proven.values()) == [False]  # it is not tried again
 
 
 async def test_an_error_in_a_transaction_is_as_ever(ours, connect, people):
