@@ -50,6 +50,11 @@ cdef class Plans:
     cdef bint closing           # some of them are being closed
     cdef bint live              # something was learned since all was forgotten
     cdef bint dirty             # the session was changed, maybe in a transaction
+    cdef bint digits_set        # as above, extra_float_digits
+    cdef int unpaid             # how often what was prepared was forgotten too soon
+    cdef int patience           # a factor of the threshold
+    cdef unsigned long names_before     # when all was forgotten
+    cdef unsigned long tick_before
     cdef bytes settings         # what literals in texts were read by
     cdef unsigned long names
     cdef unsigned long tick
@@ -71,6 +76,7 @@ cdef class Plans:
     cdef int add(self, Plan plan) except -1
     cdef list closed(self, bint several)
     cdef int drop(self, Hot hot, bytes signature) except -1
+    cdef int ask_for_digits(self, bint needed) noexcept
     cdef int heed(self, object operation, bint has_parameters) except -1
 
 cdef class Lesson:

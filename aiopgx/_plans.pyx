@@ -48,6 +48,8 @@ cdef enum:
     MAX_TEXT = 20000            # characters of a text that is remembered
     MIN_TEXTS = 100             # texts that are counted at a time, at least
     MAX_CLOSED = 1000           # statements that are closed at a time
+    PAYS = 20                   # executions for which it pays to prepare a statement
+    MAX_UNPAID = 2              # times
 
 # Types that a literal without a type, or a parameter without one, is read into alike. Not interval
 # ('5' is five days where a column says so), and of user's types only those that have no checks.
@@ -174,6 +176,7 @@ cdef class Plans:
         self.doomed = []
         self.types = {}
         self.maximum = maximum
+        self.patience = 1
         self.prepare_threshold = threshold
 
     @property
@@ -218,7 +221,7 @@ cdef class Plans:
             hot.count = 0
             hot.plans = {}
         hot.count += 1
-        if prepare is None and hot.count < self.threshold:
+        if prepare is None and hot.count < self.threshold * self.patience:
             return None
         if hot.text is None:
             hot.text = text_of(operation, has_parameters)
@@ -327,16 +330,23 @@ cdef class Plans:
         return names
 
     def forget(self):
-        """What was prepared may be outdated: texts are counted from the beginning."""
+        """What was prepared may be outdated: texts are counted from the beginning.
+
+        Where that has not paid for some times, twice as long as before.
+        """
         cdef Plan plan
+        cdef unsigned long made = self.names - self.names_before
+        if made:
+            paid = self.tick - self.tick_before >= PAYS * made
+            self.unpaid = 0 if paid else self.unpaid + 1
+            self.patience = 1 << max(0, min(self.unpaid - MAX_UNPAID, 10))
+        self.names_before, self.tick_before = self.names, self.tick
         for plan in self.prepared:
             self.doomed.append(plan.name)
             plan.name = None
         self.prepared.clear()
         self.epoch += 1
         self.live = False
-        if self.pooler == DIRECT:
-            self.pooler = NOT_ASKED     # extra_float_digits is asked for with it
 
     # What outdates them
 
@@ -365,18 +375,31 @@ cdef class Plans:
         if not text.single or text.kind == "ROLLBACK" or text.kind == "ABORT":
             self.rollbacks += 1
         if text.single and text.kind in _ends:
-            if not self.dirty:
-                return 0
-            self.dirty = False          # or not, after ROLLBACK TO; a SET before that is rolled back
-            return self.forget() or 0
+            if self.dirty:              # what was SET may be so no more
+                self.dirty = False      # or still is, after ROLLBACK TO: but that was forgotten, too
+                self.forget()
+                self.ask_for_digits(self.digits_set)
+            return 0
         if text.kind == "SET" and text.single and type(operation) is str \
                 and _unrelated(operation):
             return 0
         self.dirty = True
         self.forget()
+        self.ask_for_digits(not (text.single and type(operation) is str and (
+            text.kind in _definitions
+            or (text.kind == "SET" and "float" not in operation.lower()))))
+        return 0
+
+    cdef int ask_for_digits(self, bint needed) noexcept:
+        """Floats may be written with fewer digits from now on."""
+        self.digits_set = needed
+        if needed and self.pooler == DIRECT:
+            self.pooler = NOT_ASKED
+            self.all_digits = False
         return 0
 
 
+cdef frozenset _definitions = frozenset(["ALTER", "CREATE", "DROP"])
 cdef frozenset _ends = frozenset(["ROLLBACK", "COMMIT", "END", "ABORT"])
 
 # Settings on which no plan depends.

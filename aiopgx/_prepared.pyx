@@ -23,6 +23,7 @@ from ._plans cimport (
     ASKED,
     DIRECT,
     NOT_ASKED,
+    POOLED,
     TO_ASK,
     Hot,
     Lesson,
@@ -286,11 +287,14 @@ cdef class Probe(Command):
     def __cinit__(self):
         self.housekeeping = True
         self.text = (b"SELECT pg_catalog.pg_backend_pid(),"
-                     b" pg_catalog.current_setting('extra_float_digits')::int > 0")
+                     b" pg_catalog.current_setting('extra_float_digits', true)::int > 0")
 
     cdef Turn turn(self, Wire wire) except? DROP:
         status = wire.transaction_status()
-        return GO if status == IDLE or status == INTRANS else WAIT
+        if status == IDLE:
+            return GO
+        # what only looks like PostgreSQL might fail, and abort the user's transaction
+        return GO if status == INTRANS and wire.raw.server_version >= 120000 else WAIT
 
     cdef object outcome(self, Wire wire):
         result = Command.outcome(self, wire)
@@ -299,8 +303,8 @@ cdef class Probe(Command):
         return result
 
     cdef int answer(self, Wire wire, object outcome) except -1:
-        if self.plans.pooler == ASKED:          # it has failed: to be asked again
-            self.plans.pooler = NOT_ASKED
+        if self.plans.pooler == ASKED:          # it has failed: nobody knows
+            self.plans.pooler = POOLED
         return Command.answer(self, wire, outcome)
 
 

@@ -375,6 +375,29 @@ async def test_what_is_forgotten_is_closed(ours, connect, people):
     assert [text for text, _ in await prepared(conn)] == ["SELECT 1"]
 
 
+async def test_what_is_forgotten_again_and_again_is_left_alone(ours, connect, people):
+    """Ten executions between two SETs do not pay for Parse."""
+    conn = await connect()
+    for _ in range(20):
+        await execute(conn, "SET search_path = public")
+        await execute(conn, BY_KEY, (1,), 10)
+    assert conn._plans.executions < 25
+    await execute(conn, BY_KEY, (1,), 200)
+    assert conn._plans.executions > 100
+
+
+async def test_digits_of_floats(ours, connect, people):
+    conn = await connect(prepare_threshold=2)
+    operation = "SELECT 0.1::float8 + 0.2::float8 FROM people WHERE id = %s"
+    assert await execute(conn, operation, (1,), 9) == [(0.30000000000000004,)]
+    for how in ("SET extra_float_digits = 0", "SET LOCAL extra_float_digits = 0"):
+        await execute(conn, "BEGIN")
+        await execute(conn, how)
+        assert await execute(conn, operation, (1,), 9) == [(0.3,)]
+        await execute(conn, "ROLLBACK")
+        assert await execute(conn, operation, (1,), 9) == [(0.30000000000000004,)]
+
+
 # --- transactions ---------------------------------------------------------------------------------
 
 
