@@ -40,6 +40,7 @@ cdef class Binds:
     @staticmethod
     cdef Binds of(tuple values, bytes untyped)
     cdef bytes signature(self)
+    cdef tuple dumped(self, tuple values)
     cdef int make_places(self, Py_ssize_t count) except -1
     cdef int settle(self) noexcept
     cdef char *begin(self, int i, unsigned int oid, int format, size_t size) except NULL

@@ -55,7 +55,7 @@ import psycopg2._json
 import psycopg2._psycopg
 import psycopg2.extensions
 import psycopg2.extras
-from psycopg2.extensions import ISQLQuote
+from psycopg2.extensions import ISQLQuote, QuotedString
 
 cdef extern from "_frames.h":
     pass
@@ -181,6 +181,17 @@ cdef class Binds:
     cdef bytes signature(self):
         """The types: what a statement is prepared for, beside its text."""
         return PyBytes_FromStringAndSize(<char *>self.types, self.count * sizeof(unsigned int))
+
+    cdef tuple dumped(self, tuple values):
+        """The values; in place of each Json what it was dumped as, and may be only once."""
+        cdef Py_ssize_t i
+        cdef list found = None
+        for i in range(self.count):
+            if type(<object>PyTuple_GET_ITEM(values, i)) is Json:
+                if found is None:
+                    found = list(values)
+                found[i] = QuotedString(self.values[i][:self.lengths[i]].decode())
+        return values if found is None else tuple(found)
 
     # Memory
 

@@ -263,7 +263,8 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     request = Prepared.__new__(Prepared)
     request.plans, request.hot, request.plan, request.binds = plans, hot, plan, binds
     request.values = values
-    request.query = Unwritten.of(impl, operation, hot.text.names, values, parameters is not None)
+    request.query = Unwritten.of(
+        impl, operation, hot.text.names, binds.dumped(values), parameters is not None)
     if plan is None:
         request.stage = READ
     else:

@@ -8,7 +8,6 @@ cdef class Unwritten:
     cdef tuple names
     cdef tuple values
     cdef bint has_parameters
-    cdef bytes text             # where it was written at once
 
     @staticmethod
     cdef Unwritten of(object impl, str operation, tuple names, tuple values, bint has_parameters)

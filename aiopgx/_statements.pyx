@@ -30,7 +30,6 @@ import re
 import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import ISQLQuote
-from psycopg2.extras import Json
 
 cdef extern from "_frames.h":
     pass
@@ -289,26 +288,23 @@ cdef class Unwritten:
 
     @staticmethod
     cdef Unwritten of(object impl, str operation, tuple names, tuple values, bint has_parameters):
-        """impl: the psycopg2 cursor; names: of the values, None if they go by position."""
+        """impl: the psycopg2 cursor; names: of the values, None if they go by position.
+
+        values: that don't change, but for lists.
+        """
         cdef Unwritten self = Unwritten.__new__(Unwritten)
         cdef Py_ssize_t i
-        cdef bint copied = False, at_once = False
+        cdef bint copied = False
         self.impl, self.operation, self.names, self.values = impl, operation, names, values
         self.has_parameters = has_parameters
         for i in range(PyTuple_GET_SIZE(values)):
-            value = <object>PyTuple_GET_ITEM(values, i)
-            copied |= PyList_CheckExact(value)
-            at_once |= type(value) is Json or type(value) is bytearray or type(value) is memoryview
-        if at_once:                     # the program may change them
-            self.text = self.write()
-        elif copied:
+            copied |= PyList_CheckExact(<object>PyTuple_GET_ITEM(values, i))
+        if copied:
             self.values = tuple([value[:] if type(value) is list else value for value in values])
         return self
 
     cdef bytes write(self):
         cdef object parameters = None
-        if self.text is not None:
-            return self.text
         if self.has_parameters:
             parameters = self.values if self.names is None else dict(zip(self.names, self.values))
         text = None if parameters is None else merge(self.operation, parameters)

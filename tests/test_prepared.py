@@ -632,6 +632,24 @@ async def test_query(ours, connect, people):
     assert cur.query == b"SELECT name FROM people WHERE born = '2000-01-03'::date"
 
 
+async def test_json_is_dumped_once(ours, connect, people):
+    """So that what is shown is what is stored, whatever dumps() gives the next time."""
+    texts = iter([f'["{n}\\\\é"]' for n in range(40)])
+    operation = "UPDATE people SET doc = %s WHERE id = 1 RETURNING doc::text"
+    conn = await connect(prepare_threshold=0)
+    await execute(conn, "ALTER TABLE people ADD doc jsonb")
+    await execute(conn, operation, (psycopg2.extras.Json({}),), 2)
+    cur = await conn.cursor()
+    before = conn._plans.executions
+    await cur.execute(operation, (psycopg2.extras.Json({}, dumps=lambda _: next(texts)),))
+    assert conn._plans.executions == before + 1
+    assert await cur.fetchall() == [('["0\\\\é"]',)]
+    assert next(texts) == '["1\\\\é"]'
+    text = cur.mogrify(operation, ('["0\\\\é"]',))
+    conn.close()
+    assert cur.query == text
+
+
 async def test_handed_over(ours, connect, people):
     conn = await connect(prepare_threshold=0)
     cur = await conn.cursor()
