@@ -18,6 +18,8 @@ cdef class Plan:
     cdef public bint never      # it is not to be prepared
     cdef tuple columns          # of its result, as describe() gives them
     cdef unsigned long seen     # the transaction in which the columns were seen to be those
+    cdef unsigned long born     # the transaction in which it was prepared, 0 if outside of any
+    cdef int texts              # executions as text in the transaction `seen`, behind the first
     cdef tuple oids             # of the columns, if they may come in binary; else None
     cdef list places            # (position, whether SET, type) of parameters typed by the server
     cdef unsigned long used
@@ -25,6 +27,7 @@ cdef class Plan:
     cdef int note(self, Text text, Binds binds, PGresult *res) except -1
     cdef bytes question(self, Plans plans)
     cdef bint fits(self, Plans plans) except -1
+    cdef bint is_outlived(self) except -1
     cdef bint admits(self, tuple values, bint in_transaction) except -1
 
 cdef class Hot:
@@ -48,6 +51,7 @@ cdef class Plans:
     cdef list prepared          # Plans that have a name
     cdef list doomed            # names of statements that are to be closed
     cdef bint closing           # some of them are being closed
+    cdef bint heeds             # a text has been hot, so that what is sent as text matters
     cdef bint live              # something was learned since all was forgotten
     cdef bint dirty             # the session was changed, maybe in a transaction
     cdef bint digits_set        # as above, extra_float_digits
@@ -75,7 +79,9 @@ cdef class Plans:
     cdef int use(self, Plan plan) noexcept
     cdef int add(self, Plan plan) except -1
     cdef list closed(self, bint several)
+    cdef int retract(self, Plan plan) except -1
     cdef int drop(self, Hot hot, bytes signature) except -1
+    cdef int attend(self, bint in_transaction) noexcept
     cdef int ask_for_digits(self, bint needed) noexcept
     cdef int heed(self, object operation, bint has_parameters) except -1
 
@@ -88,5 +94,6 @@ cdef class Lesson:
 
 cdef tuple describe(PGresult *res)
 cdef bint nothing_was_done(PGresult *res) except -1
+cdef bint is_missing(PGresult *res) noexcept
 cdef bint is_refusal(PGresult *res) noexcept
 cpdef Text text_of(str operation, bint has_parameters)

@@ -139,6 +139,10 @@ cdef class Plan:
                 return False
         return True
 
+    cdef bint is_outlived(self) except -1:
+        """In a transaction: whether the types that the server has found may be others by now."""
+        return self.name is not None and self.born != self.seen and bool(self.places)
+
     cdef bint admits(self, tuple values, bint in_transaction) except -1:
         """Whether these values mean the same to it as literals; in a transaction: and can't fail."""
         for i, is_column, oid in self.places:
@@ -260,7 +264,9 @@ cdef class Plans:
                 return None             # a text with that many types is none for a plan
             plan = hot.plans[signature] = Plan.__new__(Plan)
             plan.columns = columns
-        plan.seen = transaction
+        if plan.seen != transaction:
+            plan.seen = transaction
+            plan.texts = 0
         return plan
 
     cdef bytes new_name(self):
@@ -277,28 +283,34 @@ cdef class Plans:
         return 0
 
     cdef int add(self, Plan plan) except -1:
-        """A statement was prepared; the one that was not used for the longest time has to go."""
-        cdef Plan other, eldest = None
+        """A statement was prepared."""
         self.prepared.append(plan)
         plan.used = self.tick
-        if self.maximum is None or len(self.prepared) <= self.maximum:
-            return 0
-        for other in self.prepared:
-            if eldest is None or other.used < eldest.used:
-                eldest = other
-        self.prepared.remove(eldest)
-        self.doomed.append(eldest.name)
-        eldest.name = None              # it is prepared again when it is executed again
+        self.shrink()
+        return 0
+
+    def shrink(self):
+        """Those beyond the maximum that were not used for the longest time have to go."""
+        cdef Plan other, eldest
+        while self.maximum is not None and len(self.prepared) > self.maximum:
+            eldest = self.prepared[0]
+            for other in self.prepared:
+                if other.used < eldest.used:
+                    eldest = other
+            self.retract(eldest)        # it is prepared again when it is executed again
+
+    cdef int retract(self, Plan plan) except -1:
+        """A statement is not to be executed by its name any more."""
+        self.prepared.remove(plan)
+        self.doomed.append(plan.name)
+        plan.name = None
         return 0
 
     cdef int drop(self, Hot hot, bytes signature) except -1:
         """Its plan is of no use any more."""
         cdef Plan plan = hot.plans.pop(signature, None)
         if plan is not None and plan.name is not None:
-            if plan in self.prepared:
-                self.prepared.remove(plan)
-            self.doomed.append(plan.name)
-            plan.name = None
+            self.retract(plan)
         return 0
 
     cdef int note_types(self, PGresult *res, Plan plan) except -1:
@@ -350,6 +362,15 @@ cdef class Plans:
 
     # What outdates them
 
+    cdef int attend(self, bint in_transaction) noexcept:
+        """A text is hot for the first time: from now on, what is sent as text is heeded.
+
+        What was SET in the open transaction has not been.
+        """
+        self.heeds = True
+        self.dirty = self.digits_set = in_transaction
+        return 0
+
     cdef int begin(self, PGconn *conn) except -1:
         """Something is about to be prepared: by these settings its literals are read."""
         if not self.live:
@@ -364,7 +385,7 @@ cdef class Plans:
     cdef int heed(self, object operation, bint has_parameters) except -1:
         """A statement is sent as text."""
         cdef Text text
-        if not (self.live or self.dirty):
+        if not self.heeds:
             return 0
         if type(operation) is str and len(operation) <= MAX_TEXT:
             text = text_of(operation, has_parameters)
@@ -372,26 +393,27 @@ cdef class Plans:
             text = read_text(operation, has_parameters)
         if text.single and not text.changes_session and text.kind not in _ends:
             return 0
-        if not text.single or text.kind == "ROLLBACK" or text.kind == "ABORT":
-            self.rollbacks += 1
+        if not text.single or text.kind in _ends:
+            self.rollbacks += 1         # COMMIT may begin another (AND CHAIN)
         if text.single and text.kind in _ends:
             if self.dirty:              # what was SET may be so no more
-                self.dirty = False      # or still is, after ROLLBACK TO: but that was forgotten, too
+                self.dirty = type(operation) is not str or bool(_goes_on(operation))
                 self.forget()
                 self.ask_for_digits(self.digits_set)
+                self.digits_set = self.dirty
             return 0
         if text.kind == "SET" and text.single and type(operation) is str \
                 and _unrelated(operation):
             return 0
         self.dirty = True
         self.forget()
-        self.ask_for_digits(not (text.single and type(operation) is str and (
+        self.ask_for_digits(self.digits_set or not (text.single and type(operation) is str and (
             text.kind in _definitions
             or (text.kind == "SET" and "float" not in operation.lower()))))
         return 0
 
     cdef int ask_for_digits(self, bint needed) noexcept:
-        """Floats may be written with fewer digits from now on."""
+        """Floats may be written with fewer digits from now on, or after the transaction."""
         self.digits_set = needed
         if needed and self.pooler == DIRECT:
             self.pooler = NOT_ASKED
@@ -401,6 +423,9 @@ cdef class Plans:
 
 cdef frozenset _definitions = frozenset(["ALTER", "CREATE", "DROP"])
 cdef frozenset _ends = frozenset(["ROLLBACK", "COMMIT", "END", "ABORT"])
+
+# ROLLBACK TO: the transaction goes on, and what was SET in it ends later.
+cdef object _goes_on = re.compile(r"\bTO\b", re.IGNORECASE).search
 
 # Settings on which no plan depends.
 cdef object _unrelated = re.compile(
@@ -444,6 +469,12 @@ cdef bint is_refusal(PGresult *res) noexcept:
     return state != NULL and strncmp(state, b"42", 2) == 0 and strncmp(state, b"42501", 5) != 0
 
 
+cdef bint is_missing(PGresult *res) noexcept:
+    """Whether there is no prepared statement of the name."""
+    cdef const char *state = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
+    return state != NULL and strncmp(state, b"26000", 5) == 0
+
+
 # A parameter that was refused before anything was executed; the words around are the server's language.
 cdef object _at_parameter = re.compile(rb"\$[0-9]+(?: = .*)?\Z", re.DOTALL).search
 
@@ -455,7 +486,7 @@ cdef bint nothing_was_done(PGresult *res) except -1:
     cdef const char *context = pq.resultErrorField(res, PG_DIAG_CONTEXT)
     if state == NULL:
         return False
-    if strncmp(state, b"26000", 5) == 0:            # there is no such statement
+    if is_missing(res):
         return True
     if strncmp(state, b"0A000", 5) == 0:
         return function != NULL and strncmp(function, b"RevalidateCachedQuery", 21) == 0

@@ -18,7 +18,7 @@ from ._binary cimport binary_worth
 from ._binds cimport Binds
 from ._core cimport AGAIN, DROP, GO, MORE, WAIT, Request, Taken, Turn, Wire, check_timeout
 from ._eligibility cimport SAME, Text
-from ._libpq cimport PGRES_FATAL_ERROR, PGresult, pq
+from ._libpq cimport PGRES_FATAL_ERROR, PGRES_TUPLES_OK, PGresult, pq
 from ._plans cimport (
     ASKED,
     DIRECT,
@@ -30,6 +30,7 @@ from ._plans cimport (
     Plan,
     Plans,
     describe,
+    is_missing,
     is_refusal,
     nothing_was_done,
 )
@@ -129,12 +130,13 @@ cdef class Prepared(Statement):
             return Statement.outcome(self, wire)
         if self.stage == EXECUTE and not failed:
             return Statement.outcome(self, wire)
+        if failed and self.stage == EXECUTE and nothing_was_done(self.result):
+            self.outdate()
+        elif failed and self.stage == EXECUTE:
+            return self.give_up(wire)
         if failed and self.in_transaction and not self.guarded:
             return self.give_up(wire)
         if failed and self.stage == EXECUTE:
-            if not nothing_was_done(self.result):
-                return self.give_up(wire)
-            self.plans.drop(self.hot, self.binds.signature())
             self.lesson = Lesson.of(self.hot, self.binds.signature())
             self.stage = WRITE
         elif failed:
@@ -147,6 +149,14 @@ cdef class Prepared(Statement):
         pq.clear(self.kept())
         self.extended = False           # it goes alone from now on
         return AGAIN
+
+    cdef int outdate(self) except -1:
+        """What has failed before it was executed must not do so again."""
+        if is_missing(self.result):
+            self.plans.forget()         # it will not be the only one
+        else:
+            self.plans.drop(self.hot, self.binds.signature())
+        return 0
 
     cdef object give_up(self, Wire wire):
         """An error that is the user's."""
@@ -185,6 +195,7 @@ cdef class Prepared(Statement):
         if not self.plan.fits(self.plans):
             return self.never()
         self.plan.name = self.name
+        self.plan.born = self.plans.transaction(wire.rests) if self.in_transaction else 0
         self.plans.add(self.plan)
         self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = True
         return EXECUTE if self.plan.admits(self.values, self.in_transaction) else WRITE
@@ -215,6 +226,8 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     cdef int status
     if hot is None:
         return None
+    if not plans.heeds:
+        plans.attend(wire.transaction_status() == INTRANS)
     values = hot.text.arrange(parameters)
     if values is None or hot.text.judge(values) != SAME:
         return None
@@ -229,6 +242,11 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
         return taught(plans, hot, signature)
     if status != IDLE and status != INTRANS:
         return None
+    if status == INTRANS and plan.is_outlived():
+        if prepare is None and plan.texts < plans.threshold:
+            plan.texts += 1
+            return None
+        plans.retract(plan)             # its types are found anew
     if plan is None:
         if prepare is None and plans.threshold != 0:
             return taught(plans, hot, signature)
@@ -250,7 +268,7 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
         request.stage = READ
     else:
         request.stage = EXECUTE if plan.name is not None else first_stage(
-            wire, hot.text, signature, status == INTRANS)
+            wire, hot.text, signature, plan, status == INTRANS)
         request.extended = plan.name is not None and pq.enterPipelineMode != NULL
     request.in_transaction = status == INTRANS
     return request
@@ -273,9 +291,13 @@ cdef bint may_prepare(Wire wire, Plans plans, Text text, bytes signature, prepar
     return text.proven.get((wire.raw.dsn, signature), True)
 
 
-cdef Stage first_stage(Wire wire, Text text, bytes signature, bint in_transaction) except *:
-    """A Parse that has never worked for this database must not abort a transaction."""
-    proven = (wire.raw.dsn, signature) in text.proven
+cdef Stage first_stage(Wire wire, Text text, bytes signature, Plan plan,
+                       bint in_transaction) except *:
+    """A Parse that has never worked for this database must not abort a transaction.
+
+    Nor one whose types may have changed since.
+    """
+    proven = not plan.places and (wire.raw.dsn, signature) in text.proven
     return SAVE if in_transaction and not proven else PARSE
 
 
@@ -283,6 +305,7 @@ cdef class Probe(Command):
     """Asks whether a pooler is in between: then the process is not the one we were told of."""
 
     cdef Plans plans
+    cdef tuple seen             # as the server has written it: casters are the program's
 
     def __cinit__(self):
         self.housekeeping = True
@@ -296,10 +319,16 @@ cdef class Probe(Command):
         # what only looks like PostgreSQL might fail, and abort the user's transaction
         return GO if status == INTRANS and wire.raw.server_version >= 120000 else WAIT
 
+    cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        if pq.resultStatus(res) == PGRES_TUPLES_OK and pq.ntuples(res) == 1:
+            self.seen = (<bytes>pq.getvalue(res, 0, 0), <bytes>pq.getvalue(res, 0, 1))
+        return Command.take(self, wire, res)
+
     cdef object outcome(self, Wire wire):
         result = Command.outcome(self, wire)
-        pid, self.plans.all_digits = result.fetchone()
-        self.plans.found(pid != wire.raw.get_backend_pid())
+        pid, digits = self.seen
+        self.plans.all_digits = digits == b"t"
+        self.plans.found(int(pid) != wire.raw.get_backend_pid())
         return result
 
     cdef int answer(self, Wire wire, object outcome) except -1:

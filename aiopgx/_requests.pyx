@@ -381,7 +381,7 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     check_timeout(timeout)
     if wire.plans is not None:
         (<Plans>wire.plans).heed(
-            "SELECT" if getattr(start, "__name__", None) == "callproc" else operation,
+            f"SELECT {operation}()" if getattr(start, "__name__", None) == "callproc" else operation,
             parameters is not None)
     request = Foreign.__new__(Foreign)
     request.start, request.operation, request.parameters = start, operation, parameters

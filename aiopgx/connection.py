@@ -547,6 +547,7 @@ class Connection:
     @prepared_max.setter
     def prepared_max(self, val: int | None) -> None:
         self._plans.maximum = _checked("prepared_max", val)
+        self._plans.shrink()
 
     @property
     def last_usage(self) -> float:

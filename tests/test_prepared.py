@@ -167,6 +167,26 @@ async def test_prepared_max(ours, connect, people):
     assert texts == [f"SELECT id + {n} FROM people WHERE id = $1" for n in (7, 9, 0)]
 
 
+async def test_prepared_max_is_lowered(ours, connect, people):
+    conn = await connect(prepare_threshold=0)
+    for n in range(9):
+        await execute(conn, f"SELECT {n} FROM people WHERE id = %s", (1,))
+    conn.prepared_max = 2
+    await execute(conn, "SELECT 1", prepare=False)
+    assert len(await prepared(conn)) == len(conn._plans.names_in_use) == 2
+
+
+@pytest.mark.parametrize("oid", [16, 23])
+async def test_casters_of_the_program_do_no_harm(ours, connect, people, oid):
+    """To what is asked about poolers."""
+    conn = await connect()
+    kept = psycopg2.extensions.new_type((oid,), "KEPT", lambda value, cur: value)
+    psycopg2.extensions.register_type(kept, conn.raw)
+    await execute(conn, "SET extra_float_digits = 0")
+    await execute(conn, BY_KEY, (1,), 9)
+    assert conn._plans.executions > 0 and not conn._plans.all_digits
+
+
 async def test_prepared_max_is_zero(ours, connect, people):
     conn = await connect(prepare_threshold=0, prepared_max=0)
     assert await execute(conn, BY_KEY, (1,), 5) == [(1, "n1")]
@@ -286,6 +306,49 @@ async def test_a_temporary_table_shadows(ours, connect, people):
     await hot(conn)
     await execute(conn, "CREATE TEMP TABLE people AS SELECT 1 AS id, 'temporary'::text AS name")
     assert await execute(conn, BY_KEY, (1,)) == [(1, "temporary")]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_what_was_set_before_anything_was_hot(ours, connect, people, goes_on):
+    """It ends with the transaction, and so does what was prepared by it."""
+    operation = "SELECT id FROM people WHERE name = NULL AND id > %s"
+    conn = await connect()
+    await execute(conn, "INSERT INTO people (id) VALUES (21)")
+    await execute(conn, "BEGIN")
+    await execute(conn, "SET LOCAL transform_null_equals = on")
+    if goes_on:
+        await execute(conn, "SAVEPOINT s")
+        await execute(conn, "ROLLBACK TO s")
+    assert await hot(conn, operation, (0,)) == [(21,)]
+    await execute(conn, "COMMIT")
+    assert await execute(conn, operation, (0,)) == []
+
+
+async def test_callproc_that_sets(ours, connect, people):
+    operation = "SELECT id FROM people WHERE name = NULL AND id > %s"
+    conn = await connect()
+    await execute(conn, "INSERT INTO people (id) VALUES (21)")
+    assert await hot(conn, operation, (0,)) == []
+    async with conn.cursor() as cur:
+        await cur.callproc("set_config", ("transform_null_equals", "on", False))
+    assert await execute(conn, operation, (0,)) == [(21,)]
+
+
+@pytest.mark.parametrize("meanwhile", ["CREATE TEMP TABLE unrelated (a int)", "ROLLBACK TO s"])
+async def test_digits_of_floats_after_a_transaction(ours, connect, people, meanwhile):
+    """Written with fewer of them, a float comes as text."""
+    operation = "SELECT 0.1::float8 + 0.2::float8, data FROM people WHERE id = %s"
+    conn = await connect()
+    await execute(conn, "SET extra_float_digits = 0")
+    await execute(conn, "BEGIN")
+    await execute(conn, "SET LOCAL extra_float_digits = 3")
+    await execute(conn, "SAVEPOINT s")
+    await execute(conn, operation, (1,), 7)
+    await execute(conn, meanwhile)
+    assert (await hot(conn, operation))[0][0] == 0.1 + 0.2
+    await execute(conn, "COMMIT")
+    for _ in range(7):
+        assert (await execute(conn, operation, (1,)))[0][0] == 0.3
 
 
 @pytest.mark.parametrize("how", ["SET", "function", "SET LOCAL"])
@@ -433,6 +496,78 @@ async def test_first_prepared_in_a_transaction(ours, connect, people):
     await execute(conn, "ROLLBACK TO aiopgx_prepare")
     assert await execute(conn, "SELECT id FROM people WHERE id = 77") == []
     await execute(conn, "COMMIT")
+
+
+async def test_the_next_transaction_of_a_chain(ours, connect, people):
+    """It has no locks yet."""
+    conn = await connect()
+    await hot(conn)
+    await execute(conn, "BEGIN")
+    await execute(conn, BY_KEY, (1,), 2)
+    await execute(conn, "COMMIT AND CHAIN")
+    with people.cursor() as cursor:
+        cursor.execute("ALTER TABLE people ALTER name TYPE varchar(20)")
+    assert await execute(conn, BY_KEY, (1,), 3) == [(1, "n1")]
+    await execute(conn, "COMMIT")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "SELECT id FROM people WHERE name = %s",
+        "UPDATE people SET name = %s WHERE id = 1",
+        "INSERT INTO people (id, name) SELECT id + 100, name FROM people WHERE name = %s",
+    ],
+)
+async def test_the_type_of_a_parameter_is_changed(ours, connect, people, operation):
+    """What the server has found out for a str holds for as long as the tables are locked."""
+    conn = await connect()
+    await hot(conn, operation, ("1",))
+    with people.cursor() as cursor:
+        cursor.execute("ALTER TABLE people ALTER name TYPE int USING 1")
+        cursor.execute("DELETE FROM people WHERE id > 1")
+    await execute(conn, "BEGIN")
+    await execute(conn, operation, ("2",), 3)
+    await execute(conn, "COMMIT")
+    assert await conn.get_transaction_status() == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+
+async def test_a_str_is_prepared_anew_in_a_transaction(ours, connect, people):
+    """That pays in those that execute it often."""
+    conn = await connect()
+    operation = "SELECT id FROM people WHERE name = %s"
+    await hot(conn, operation, ("n1",))
+    before = conn._plans.executions
+    await execute(conn, "BEGIN")
+    assert await execute(conn, operation, ("n2",), 6) == [(2,)]
+    assert conn._plans.executions == before
+    assert await execute(conn, operation, ("n3",), 3) == [(3,)]
+    assert conn._plans.executions == before + 3
+    assert len(conn._plans.names_in_use) == len(await prepared(conn)) == 1
+    await execute(conn, "COMMIT")
+
+
+async def test_what_has_failed_does_not_fail_again(ours, connect, people):
+    """Deallocated by a function, within a transaction."""
+    with people.cursor() as cursor:
+        cursor.execute(
+            "CREATE OR REPLACE FUNCTION deallocate() RETURNS void LANGUAGE plpgsql AS"
+            " $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+        )
+    conn = await connect()
+    other = "SELECT name FROM people WHERE id = %s"
+    await hot(conn)
+    await hot(conn, other)
+    await execute(conn, "BEGIN")
+    await execute(conn, BY_KEY, (1,))
+    await execute(conn, "SELECT deallocate()")
+    with pytest.raises(psycopg2.errors.InvalidSqlStatementName):
+        await execute(conn, BY_KEY, (1,))
+    await execute(conn, "ROLLBACK")
+    await execute(conn, "BEGIN")
+    assert await execute(conn, BY_KEY, (1,), 3) == [(1, "n1")]
+    assert await execute(conn, other, (1,), 3) == [("n1",)]
+    await execute(conn, "ROLLBACK")
 
 
 @pytest.mark.parametrize("begun", [True, False])
