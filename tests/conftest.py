@@ -139,6 +139,7 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["test_explain_road.py", "test_memory.py", "test_named_trips.py"]
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
+    collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
 

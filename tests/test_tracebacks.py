@@ -90,7 +90,8 @@ async def test_adapter(ours, connect, method):
 async def test_executemany(ours, connect):
     cursor = await (await connect()).cursor()
     sets = [(1,), (0,)]
-    assert await names_of(cursor.executemany, "SELECT 1/%s", sets) == ["executemany"]
+    names = await names_of(cursor.executemany, "SELECT 1/%s", sets)
+    assert names in (["executemany"], ["executemany", "execute"])
     sets = [(1,), (Stubborn(),)]
     names = await names_of(cursor.executemany, "SELECT %s", sets)
     assert names in (["executemany", "__conform__"], ["executemany", "execute", "__conform__"])
