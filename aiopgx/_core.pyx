@@ -355,7 +355,8 @@ cdef class Wire(Link):
         if self.piping and request.joined:
             pass                        # what follows takes it along
         elif self.piping and request.housekeeping:
-            self.want_write(True)       # so does what follows in this step of the loop
+            self.unflushed = True       # so does what follows in this step of the loop
+            self.loop.call_soon(self._on_unflushed)
         elif self.piping and self.waiting:
             pass                        # _go_on() flushes, for several
         elif not request.polled:
@@ -618,7 +619,7 @@ cdef class Wire(Link):
     cdef int _broken_off(self, error) except -1:
         """A callback has failed: nobody is left waiting for what may never come."""
         cdef int was = self.state
-        cdef bint unsent = self.writing
+        cdef bint unsent = self.writing or self.unflushed
         cdef bint heard = self.users > 0
         told = self.legible(error)
         self.state = CLOSED

@@ -29,6 +29,7 @@ cdef class Link:
     cdef int fd                     # -1 while nothing is watched
     cdef bint reading
     cdef bint writing
+    cdef bint unflushed             # something was sent that waits for the loop's next step
     cdef bint clogged               # the socket is full: libpq holds what is to be sent
     cdef list texts                 # of notices that nobody has seen yet
 

@@ -198,7 +198,7 @@ cdef class Link:
             self._shut(was)
 
     def _shut(self, int was):
-        cdef bint unsent = self.writing
+        cdef bint unsent = self.writing or self.unflushed
         self.unwatch()
         try:
             self.close_raw(was, unsent)
@@ -300,10 +300,16 @@ cdef class Link:
     def _on_writable(self):
         self.ready(True)
 
+    def _on_unflushed(self):
+        # not a watched socket: `raw.close()` in the same step would make libuv abort the process
+        if self.unflushed:
+            self.ready(True)
+
     cdef int flush(self) except -1:
         cdef int left
         if self.raw.closed:         # a collection may have done that
             return self.closed_elsewhere()
+        self.unflushed = False
         left = pq.flush(self.conn)
         if left < 0:
             self.lost(connection_error(self.conn))

@@ -140,6 +140,8 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
     collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
+if "AIOPGX_TEST_PREPARE" in os.environ:
+    collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
 

@@ -781,6 +781,17 @@ async def test_given_up_while_it_is_prepared(ours, connect, people, step):
 
 
 @pytest.mark.all_loops
+async def test_raw_closed_while_statements_are_being_closed(ours, connect, people):
+    """In the same step of the loop; uvloop aborts the process for a socket that is gone by then."""
+    conn = await connect(prepare_threshold=0)
+    await execute(conn, BY_KEY, (1,))
+    await execute(conn, "SET search_path = public")
+    conn.raw.close()
+    await asyncio.sleep(0.02)
+    assert conn.closed
+
+
+@pytest.mark.all_loops
 async def test_timeout_while_it_is_prepared(ours, connect, people):
     """The table is locked: Parse waits."""
     conn = await connect(prepare_threshold=0)
