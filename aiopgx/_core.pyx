@@ -506,9 +506,9 @@ cdef class Wire(Link):
             self.waiting.appendleft(request)
             self.users += not request.housekeeping
         else:
-            request.answer(self, outcome)
-            if failed:
+            if failed:                  # before anything else is sent
                 self._check_after(outcome)
+            request.answer(self, outcome)
         return 0
 
     cdef int _check_after(self, error) except -1:
