@@ -77,7 +77,8 @@ class _Finder(MetaPathFinder):
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
         """Give aiopg's, when all are asked for or it; not those of other places than sys.path."""
-        if context.name not in (None, ALIAS) or list(context.path) != sys.path:
+        name = (context.name or ALIAS).lower()
+        if name != ALIAS or list(context.path) != sys.path:
             return []
         # Imported by whoever asks, and not quick to import.
         from ._distribution import AiopgDistribution

@@ -140,6 +140,7 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
     collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
+    collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):

@@ -6,6 +6,7 @@ import builtins
 import importlib.util
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -63,12 +64,13 @@ def _load(main: ModuleType, arguments: list[str]) -> CodeType:
         sys.argv[0] = spec.origin or "-m"
         return _load_spec(main, spec)
     sys.argv[:] = arguments
-    if os.path.isdir(what) or what.endswith((".zip", ".pyz")):
-        sys.path.insert(0, what)
-        found = PathFinder.find_spec("__main__", [what])
-        return _load_spec(main, found or _give_up(f"can't find '__main__' module in {what!r}"))
-    _set_path(os.path.dirname(os.path.realpath(what)))
-    return _load_file(main, os.path.abspath(what))
+    path = os.path.join(os.getcwd(), what)
+    if os.path.isdir(path) or zipfile.is_zipfile(path):
+        sys.path.insert(0, path)
+        found = PathFinder.find_spec("__main__", [path])
+        return _load_spec(main, found or _give_up(f"can't find '__main__' module in {path!r}"))
+    _set_path(os.path.dirname(os.path.realpath(path)))
+    return _load_file(main, path)
 
 
 def _load_file(main: ModuleType, path: str) -> CodeType:
