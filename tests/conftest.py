@@ -36,6 +36,7 @@ Environment
   AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
+  AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -106,6 +107,15 @@ NEEDED = {
             "newrelic",
             "opentelemetry.instrumentation.aiopg",
             "wrapt",
+        )
+    },
+    **{
+        package: (find_package(package), "AIOPGX_DEPENDENTS")
+        for package in (
+            "aiopg_listen",
+            "databases",
+            "peewee_async",
+            "procrastinate.contrib.aiopg",
         )
     },
 }

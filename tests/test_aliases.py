@@ -199,7 +199,11 @@ def without_aiopg(tmp_path):
 
 
 def test_the_distribution_where_no_aiopg_is_installed(without_aiopg):
-    run("import importlib.util; assert not importlib.util.find_spec('aiopg')", "-S", env=without_aiopg)
+    run(
+        "import importlib.util; assert not importlib.util.find_spec('aiopg')",
+        "-S",
+        env=without_aiopg,
+    )
     run(METADATA + "import aiopg.pool; assert aiopg is aiopgx", "-S", env=without_aiopg)
 
 

@@ -15,14 +15,15 @@ main = sys.modules["__main__"]
 assert main.__dict__ is globals()
 for name in ("__name__", "__file__", "__package__", "__cached__", "__doc__"):
     print(name, globals().get(name, "missing"))
-print(type(__spec__), getattr(__spec__, "name", None), sys.argv, sys.path[0], sorted({*globals()} - {'__annotations__'}))
+print(type(__spec__), getattr(__spec__, "name", None), sys.argv, sys.path[0])
+print(sorted({*globals()} - {"__annotations__"}))
 print(type(__builtins__), sys.exc_info())
 """
 # What the programs are, by file.
 FILES = {
     "look.py": '"""Its docstring."""\n' + LOOK,
     "fails.py": "def f():\n    raise ValueError('of the program')\n\n\nf()\n",
-    "fails_twice.py": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise KeyError(1) from e\n",
+    "fails_twice.py": "try:\n    1 / 0\nexcept Exception as e:\n    raise KeyError(1) from e\n",
     "syntax.py": "x = 1\ny = (\n",
     "imports.py": "import nowhere_to_be_found\n",
     "exits.py": "import sys\nsys.exit(int(sys.argv[1]))\n",
@@ -35,8 +36,7 @@ FILES = {
         "atexit.register(f)\nt = threading.Timer(0.01, f)\nt.start()\n"
     ),
     "pickles.py": (
-        "import pickle\nclass C: pass\n"
-        "if __name__ == '__main__':\n    print(type(pickle.loads(pickle.dumps(C()))), C.__module__)\n"
+        "import pickle\nclass C: pass\nprint(type(pickle.loads(pickle.dumps(C()))), C.__module__)\n"
     ),
     "pool.py": (
         "import multiprocessing\n"
