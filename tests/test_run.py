@@ -92,7 +92,7 @@ def plain(errors):
     lines, skipped = [], False
     for line in errors.splitlines():
         if line.startswith("  File "):
-            skipped = '"<frozen runpy>"' in line
+            skipped = 'runpy>"' in line or 'runpy.py"' in line
         elif not line.startswith("    "):
             skipped = False
         if not skipped:
