@@ -7,12 +7,12 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import BuiltinImporter, ModuleSpec
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, cast
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # not quick to import
+    from importlib.abc import InspectLoader, Loader
     from importlib.metadata import Distribution, DistributionFinder
 
 ALIAS = "aiopg"
@@ -60,7 +60,7 @@ def uninstall_as_aiopg() -> None:
         _replaced.clear()
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds aiopg and its submodules, and the distribution of that name. Nothing else."""
 
     def find_spec(
@@ -71,7 +71,7 @@ class _Finder(MetaPathFinder):
         spec = importlib.util.find_spec(_ours(fullname))
         if spec is None:
             return None
-        alias = ModuleSpec(fullname, _Loader(spec), origin=spec.origin)
+        alias = ModuleSpec(fullname, cast("Loader", _Loader(spec)), origin=spec.origin)
         alias.submodule_search_locations = spec.submodule_search_locations
         return alias
 
@@ -80,13 +80,13 @@ class _Finder(MetaPathFinder):
         name = (context.name or ALIAS).lower()
         if name != ALIAS or list(context.path) != sys.path:
             return []
-        # Imported by whoever asks, and not quick to import.
+        # It needs importlib.metadata, which whoever asks has imported.
         from ._distribution import AiopgDistribution
 
         return [AiopgDistribution()]
 
 
-class _Loader(Loader):
+class _Loader:
     """Gives a module of ours to the import system, which takes it for a new one."""
 
     def __init__(self, spec: ModuleSpec) -> None:
@@ -107,7 +107,7 @@ class _Loader(Loader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the code, as `python -m` needs it."""
-        return cast(InspectLoader, self._spec.loader).get_code(self._spec.name)
+        return cast("InspectLoader", self._spec.loader).get_code(self._spec.name)
 
 
 def _is_alias(name: str) -> bool:
