@@ -36,6 +36,7 @@ Environment
   AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
+  AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -108,6 +109,15 @@ NEEDED = {
             "wrapt",
         )
     },
+    **{
+        package: (find_package(package), "AIOPGX_DEPENDENTS")
+        for package in (
+            "aiopg_listen",
+            "databases",
+            "peewee_async",
+            "procrastinate.contrib.aiopg",
+        )
+    },
 }
 MISSING = {name: variable for name, (place, variable) in NEEDED.items() if not place}
 
@@ -140,6 +150,7 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
     collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
+    collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
