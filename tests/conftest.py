@@ -33,7 +33,9 @@ Environment
                              compare all of them in any run, and aiopg's own are left out
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
   AIOPGX_TEST_PREPARE=0      prepare_threshold of all connections that do not give one
-  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
+  AIOPGX_TEST_LOOP=uvloop    run the tests on this kind of loop, the same left out, and what says
+                             nothing new there: what is no coroutine, what runs on each loop
+                             anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
   AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
@@ -53,6 +55,7 @@ import os
 import re
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg2
 import psycopg2.extensions
@@ -151,10 +154,17 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
     collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
     collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
+    # these ask the compiled modules, or nothing of the package, whatever the road
+    collect_ignore += ["test_eligibility.py", "test_eligibility_generated.py", "test_server.py"]
+    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py"]
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
+if LOOP != "asyncio":
+    collect_ignore.append("test_ending.py")  # its programs run on each loop
+    collect_ignore += sorted(path.name for path in Path(__file__).parent.glob("test_sa_*.py"))
+    collect_ignore.append("test_docs_sa.py")
 
 
 def pytest_report_header(config):
@@ -165,7 +175,9 @@ def pytest_report_header(config):
     ]
     left_out = [
         *collect_ignore,
+        *(os.path.basename(path) for path in config.getoption("ignore") or ()),
         *([] if USUAL else ["tests of aiopg and of the roads"]),
+        *([] if LOOP == "asyncio" else ["what is no coroutine, what runs on each loop anyway"]),
         *(f"tests that need {name}" for name in MISSING),
     ]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
@@ -188,7 +200,17 @@ def pytest_collection_modifyitems(config, items):
 def is_left_out(item):
     if not USUAL and "open_roads" in item.fixturenames:
         return True
+    if LOOP != "asyncio" and is_the_same_on_each_loop(item):
+        return True
     return any(mark.args[0] in MISSING for mark in item.iter_markers("needs"))
+
+
+def is_the_same_on_each_loop(item):
+    """The test names its loop itself, or it has none."""
+    if "loop_kind" in getattr(getattr(item, "callspec", None), "params", ()):
+        return True
+    named = item._fixtureinfo.argnames
+    return "loop_kind" not in named and not inspect.iscoroutinefunction(item.function)
 
 
 def pytest_generate_tests(metafunc):
