@@ -111,8 +111,8 @@ $(VENV)/.fuzz: $(BIN)/pip
 	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/pip docs/requirements.txt
-	@$(PIP) --requirement docs/requirements.txt
+$(VENV)/.docs: $(BIN)/pip $(SOURCES) docs/requirements.txt
+	@$(PIP) --editable ".[sqlalchemy]" --requirement docs/requirements.txt
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip

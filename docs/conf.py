@@ -1,8 +1,52 @@
 """How Sphinx builds the pages: `make docs`."""
 
+import re
+
 project = "aiopgx"
-extensions = ["myst_parser"]
-myst_heading_anchors = 3
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["code"]
 html_theme = "furo"
 html_title = project
-html_use_index = False  # the pages are texts: there is nothing to list
+html_theme_options = {
+    "source_repository": "https://github.com/aiopgx/aiopgx",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+copybutton_exclude = ".linenos, .gp, .go"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autosummary_generate = False
+default_role = "py:obj"  # of a docstring's `names`
+maximum_signature_line_length = 70
+python_use_unqualified_type_names = True
+
+# "dsn, kwargs: as for ..." at the beginning of a line, which may go on below, further in.
+ENTRY = re.compile(r"((?:\w+, )*[a-z_]\w*): (.+)")
+
+
+def show_arguments(app, what, name, obj, options, lines):
+    """Turn the arguments that a docstring explains, in plain text, into a list of definitions."""
+    plain, lines[:] = list(lines), []
+    among = True  # those may begin here
+    for line in plain:
+        entry = ENTRY.fullmatch(line) if among else None
+        if entry is not None:
+            names = ", ".join(f"``{each}``" for each in entry[1].split(", "))
+            lines += [names, f"    {entry[2]}"]
+        else:
+            lines.append(line)
+        among = entry is not None or not line or (among and line.startswith("    "))
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", show_arguments)

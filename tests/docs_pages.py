@@ -11,6 +11,7 @@ there from the start: `aiopgx` and `aiopg` (the same module), `asyncio`, `dsn`, 
 * A block of functions only, none of which is called on the page, has not been run: an error.
 * `<!-- needs NAME -->` leaves a page out, as the report's header says, where a key of `FOUND` is
   missing.
+* What `with ... as conn` has bound to `conn` or `pool` is not seen by the next block.
 * Connections and pools that the page leaves open in a name of its own are closed at the end.
 
 Code that can't run by itself is a file in docs/code, with a test in docs/code/tests.
@@ -131,11 +132,27 @@ class Awaited(ast.NodeTransformer):
         return node
 
 
+def outside_functions(tree):
+    """The nodes that are no part of a function or class."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node
+            yield from outside_functions(node)
+
+
+def bound_by_with(tree):
+    """The names that `with` statements bind."""
+    items = [node.optional_vars for node in outside_functions(tree) if type(node) is ast.withitem]
+    targets = [node for target in items if target is not None for node in ast.walk(target)]
+    return {node.id for node in targets if isinstance(node, ast.Name)}
+
+
 class Page:
     """A page that is run: what was executed of it, and what it has printed."""
 
     def __init__(self, path, dsn):
         self.name = path.name
+        self.file = str(path)
         self.dsn = on_server("postgresql://user@host/db", dsn)
         self.module = ModuleType("page")
         self.blocks = [block for block in blocks(path) if block.kind in ("python", "run")]
@@ -159,14 +176,17 @@ class Page:
 
     async def _execute(self, block):
         tree = Awaited().visit(self._parse(block))
-        code = compile(tree, self.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(tree, self.file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        names = vars(self.module)
+        before = {name: names[name] for name in ("conn", "pool") if name in bound_by_with(tree)}
         sys.setprofile(self._profile)
         try:
-            result = eval(code, vars(self.module))
+            result = eval(code, names)
             if inspect.iscoroutine(result):
                 await result
         finally:
             sys.setprofile(None)
+        names.update(before)
 
     async def _close(self, given):
         for value in {id(value): value for value in vars(self.module).values()}.values():
@@ -178,14 +198,14 @@ class Page:
 
     def _parse(self, block):
         text = on_server(block.text, self.dsn)
-        return ast.parse("\n" * (block.line - 1) + text, self.name)
+        return ast.parse("\n" * (block.line - 1) + text, self.file)
 
     def _print(self, *values, **options):
         print(*values, file=(file := io.StringIO()), **{"end": "", **options})
         self.printed.setdefault(sys._getframe(1).f_lineno, []).append(file.getvalue())
 
     def _profile(self, frame, event, _):
-        if event == "call" and frame.f_code.co_filename == self.name:
+        if event == "call" and frame.f_code.co_filename == self.file:
             self.called.add(frame.f_code.co_firstlineno)
 
     def _check_printed(self, block):

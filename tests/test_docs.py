@@ -81,6 +81,11 @@ def test_included_files_are_tested():
         ("```python\nasync def main():\n    print(1)  # 1\n\n\nasyncio.run(main())\n```", None),
         ("```python\nassert dsn == 'postgresql://user@host/db'\n```", None),
         ("```python\nassert 'db1' not in 'postgresql+x://user@db1,db2:5433/db?a=b'\n```", None),
+        (
+            "```python\nasync with asyncio.Lock() as conn:\n    pass\n```\n"
+            "<!-- run\nassert conn == 1\n-->",
+            None,
+        ),
         ("1. list\n\n   ```python\n   1 / 0\n   ```", "division by zero"),
     ],
 )
@@ -89,10 +94,10 @@ async def test_the_runner(ours, dsn, tmp_path, text, seen):
     (tmp_path / "page.md").write_text(text)
     run = Page(tmp_path / "page.md", dsn)
     if seen is None:
-        assert await run.run(None, None) == 1
+        assert await run.run(1, 2) == 1
         return
     with pytest.raises((AssertionError, ZeroDivisionError), match=seen):
-        await run.run(None, None)
+        await run.run(1, 2)
 
 
 @pytest.mark.parametrize(
