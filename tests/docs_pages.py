@@ -14,7 +14,8 @@ there from the start: `aiopgx` and `aiopg` (the same module), `asyncio`, `dsn`, 
 * What `with ... as conn` has bound to `conn` or `pool` is not seen by the next block.
 * Connections and pools that the page leaves open in a name of its own are closed at the end.
 
-Code that can't run by itself is a file in docs/code, with a test in docs/code/tests.
+Code that can't run by itself is a file in docs/code, with a test that runs it: in examples/tests if
+it needs what the tests' environment has not (`make test-examples`).
 """
 
 from __future__ import annotations
@@ -195,6 +196,7 @@ class Page:
             elif isinstance(value, (aiopgx.Pool, Engine)) and value not in given:
                 value.terminate()
                 await value.wait_closed()
+        vars(self.module).clear()  # what is left is told of now, not in another test
 
     def _parse(self, block):
         text = on_server(block.text, self.dsn)

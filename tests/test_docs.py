@@ -60,7 +60,10 @@ def test_nothing_else_on_a_page_is_python(page):
 def test_included_files_are_tested():
     """Each file of docs/code is shown by a page and used by a test."""
     shown = {block.kind for page in PAGES for block in blocks(page)}
-    tests = "".join(path.read_text(encoding="utf-8") for path in CODE.glob("tests/test_*.py"))
+    found = [
+        path for folder in (ROOT / "tests", ROOT / "examples") for path in folder.rglob("test_*.py")
+    ]
+    tests = "".join(path.read_text(encoding="utf-8") for path in found)
     files = sorted(CODE.glob("*.py"))
     assert {f"{{literalinclude}} code/{path.name}" for path in files} == {
         kind for kind in shown if kind.startswith("{literalinclude} code/")
