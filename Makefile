@@ -63,7 +63,7 @@ benchmark: $(VENV)/.bench
 
 # The pages of docs/ as HTML, in build/docs.
 docs: $(VENV)/.docs
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --write-all --quiet docs build/docs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import re
 
 project = "aiopgx"
+author = project_copyright = "The aiopgx authors"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -13,6 +14,8 @@ extensions = [
 exclude_patterns = ["code"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "source_repository": "https://github.com/aiopgx/aiopgx",
     "source_branch": "main",
@@ -30,6 +33,8 @@ default_role = "py:obj"  # of a docstring's `names`
 maximum_signature_line_length = 70
 python_use_unqualified_type_names = True
 
+PAGE = re.compile(r"docs/([\w-]+)\.md")
+
 # "dsn, kwargs: as for ..." at the beginning of a line, which may go on below, further in.
 ENTRY = re.compile(r"((?:\w+, )*[a-z_]\w*): (.+)")
 
@@ -45,8 +50,19 @@ def show_arguments(app, what, name, obj, options, lines):
             lines += [names, f"    {entry[2]}"]
         else:
             lines.append(line)
+        lines[-1] = PAGE.sub(r":doc:`/\1`", lines[-1])
         among = entry is not None or not line or (among and line.startswith("    "))
+
+
+def show_defaults(app, what, name, obj, options, signature, returns):
+    """Show the values of constants that are defaults, and no classes that nobody makes."""
+    if signature is None:
+        return None
+    names = getattr(obj, "__globals__", {})
+    signature = re.sub(r"(?<== )[A-Z_]{2,}\b", lambda match: repr(names[match[0]]), signature)
+    return signature, None if "ContextManager" in (returns or "") else returns
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", show_arguments)
+    app.connect("autodoc-process-signature", show_defaults)
