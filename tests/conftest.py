@@ -59,7 +59,7 @@ import pytest
 import sqlalchemy
 from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
-from docs_pages import PAGES, missing
+from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
 from roads import Roads, tally
 from support import (
@@ -157,7 +157,7 @@ def pytest_report_header(config):
         *collect_ignore,
         *([] if USUAL else ["tests of aiopg and of the roads"]),
         *(f"tests that need {name}" for name in MISSING),
-        *(f"{page.name}, which needs {name}" for page in PAGES for name in missing(page)),
+        *(f"{name_of(page)}, which needs {name}" for page in PAGES for name in missing(page)),
     ]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 

@@ -40,7 +40,7 @@ import aiopgx
 from aiopgx.sa import Engine
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FOUND = {
     "native": aiopgx.capabilities().native,
@@ -57,6 +57,11 @@ class Block(NamedTuple):
     line: int
     kind: str
     text: str
+
+
+def name_of(page):
+    """Its path in the project."""
+    return str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else page.name
 
 
 def blocks(page):
@@ -152,7 +157,7 @@ class Page:
     """A page that is run: what was executed of it, and what it has printed."""
 
     def __init__(self, path, dsn):
-        self.name = path.name
+        self.name = name_of(path)
         self.file = str(path)
         self.dsn = on_server("postgresql://user@host/db", dsn)
         self.module = ModuleType("page")

@@ -1,17 +1,16 @@
 """The README and the pages of docs/: all their Python runs, and prints what they say it does."""
 
-import operator
 import re
 import sys
 
 import psycopg2.extensions
 import pytest
 from conftest import command, side_connection
-from docs_pages import PAGES, ROOT, Page, blocks, indented, is_python, missing
+from docs_pages import PAGES, ROOT, Page, blocks, indented, is_python, missing, name_of
 
 import aiopgx
+import aiopgx.sa
 
-NAME = operator.attrgetter("name")
 CODE = ROOT / "docs" / "code"
 RUN = [
     page
@@ -33,7 +32,7 @@ def page_dsn(admin, template, server_dsn):
     command(admin, "DROP DATABASE aiopgx_page WITH (FORCE)")
 
 
-@pytest.mark.parametrize("page", RUN, ids=NAME)
+@pytest.mark.parametrize("page", RUN, ids=name_of)
 async def test_page(ours, page, page_dsn, monkeypatch, record_property, tmp_path):
     """All blocks run, in order; what print() shows is what the comment behind it says."""
     run = Page(page, page_dsn)
@@ -46,7 +45,7 @@ async def test_page(ours, page, page_dsn, monkeypatch, record_property, tmp_path
     record_property("code_blocks", count)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAME)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_nothing_else_on_a_page_is_python(page):
     """Whoever shows a program in another way has one that nobody runs."""
     for block in blocks(page):
@@ -55,6 +54,24 @@ def test_nothing_else_on_a_page_is_python(page):
             assert block.kind or not is_python(block.text), block
     for text in indented(page):
         assert not is_python(text), text
+
+
+def test_links_lead_somewhere():
+    """Those to files of this project; and the README, which is shown elsewhere, has no others."""
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path = re.sub(r"^https://github.com/aiopgx/aiopgx/(blob|tree)/main/", f"{ROOT}/", link)
+            if "://" not in path and not path.startswith("#"):
+                assert (page.parent / path.partition("#")[0]).exists(), f"{page.name}: {link}"
+                assert page.name != "README.md" or path != link, link
+
+
+def test_the_reference_is_complete():
+    """All public names are in it."""
+    pages = [page for page in PAGES if page.parent.name == "api"]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    names = set(re.findall(r"\w+", text))
+    assert {*aiopgx.__all__, *aiopgx.sa.__all__} - names == set()
 
 
 def test_included_files_are_tested():
