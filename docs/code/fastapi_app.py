@@ -27,7 +27,7 @@ async def cursor(request: Request):
         yield cur
 
 
-Cursor = Annotated[aiopgx.Cursor, Depends(cursor)]
+Cursor = Annotated[aiopgx.Cursor, Depends(cursor, scope="function")]
 
 
 @app.get("/notes/{key}")
