@@ -40,7 +40,7 @@ import aiopgx
 from aiopgx.sa import Engine
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 FOUND = {
     "native": aiopgx.capabilities().native,
