@@ -9,7 +9,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["code"]
 html_theme = "furo"
@@ -24,7 +23,6 @@ html_theme_options = {
 copybutton_exclude = ".linenos, .gp, .go"
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
