@@ -66,7 +66,7 @@ benchmark: $(VENV)/.bench
 
 # The pages of docs/ as HTML, in build/docs.
 docs: $(VENV)/.docs
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --write-all --quiet docs build/docs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -118,8 +118,8 @@ $(VENV)/.fuzz: $(BIN)/pip
 	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/pip docs/requirements.txt
-	@$(PIP) --requirement docs/requirements.txt
+$(VENV)/.docs: $(BIN)/pip $(SOURCES) docs/requirements.txt
+	@$(PIP) --editable ".[sqlalchemy]" --requirement docs/requirements.txt
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip

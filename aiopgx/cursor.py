@@ -162,9 +162,9 @@ class Cursor:
         Outside a transaction it makes one of its own: at the first error nothing has been done.
         The iterable, an asynchronous one too, is consumed lazily, up to some hundred sets ahead of
         the server. `rowcount` is the sum; there are no rows to fetch. The notes of an exception
-        (its `__notes__`) tell the index of the set that failed.
+        (its `__notes__`) tell the index of the set that failed. New in aiopgx.
 
-        timeout: seconds for each execution; see execute(). New in aiopgx.
+        timeout: seconds for each execution; see execute().
         """
         refusal = self._wire.refusal("cursor.executemany", self._session)
         if refusal is not None:
@@ -199,11 +199,12 @@ class Cursor:
     ) -> list[Any] | None:
         """Execute a statement with a list of values in the place of its one `%s`.
 
-        As `psycopg2.extras.execute_values()`: outside a transaction each page is one.
+        As `psycopg2.extras.execute_values()`: outside a transaction each page is one. New in
+        aiopgx.
 
         template: what is written for each of the argument sets, "(%s, %s ...)" by default.
         page_size: how many of them are in a statement, at most.
-        fetch: return the rows of all statements; else None. New in aiopgx.
+        fetch: return the rows of all statements; else None.
         """
         try:
             return await execute_values(self, sql, argslist, template, page_size, fetch)
@@ -275,6 +276,7 @@ class Cursor:
         """Call a function of the database; its result is fetched as that of a SELECT.
 
         parameters: sequence, or mapping of argument names.
+        timeout: seconds; see execute().
         """
         refusal = self._wire.refusal("cursor.callproc", self._session)
         if refusal is not None:

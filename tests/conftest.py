@@ -63,6 +63,7 @@ import pytest
 import sqlalchemy
 from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
+from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
 from roads import Roads, tally
 from support import (
@@ -179,6 +180,7 @@ def pytest_report_header(config):
         *([] if USUAL else ["tests of aiopg and of the roads"]),
         *([] if LOOP == "asyncio" else ["what is no coroutine, what runs on each loop anyway"]),
         *(f"tests that need {name}" for name in MISSING),
+        *(f"{name_of(page)}, which needs {name}" for page in PAGES for name in missing(page)),
     ]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 
@@ -186,6 +188,10 @@ def pytest_report_header(config):
 def pytest_terminal_summary(terminalreporter, config):
     if left_out := config.stash.get(LEFT_OUT, None):
         terminalreporter.write_line(f"{left_out} tests left out")
+    passed = terminalreporter.stats.get("passed", [])
+    properties = [each for report in passed for each in report.user_properties]
+    if blocks := [count for name, count in properties if name == "code_blocks"]:
+        terminalreporter.write_line(f"{sum(blocks)} code blocks of {len(blocks)} pages run")
     if tally.types:
         terminalreporter.write_line(f"differential: {tally}")
 

@@ -191,7 +191,8 @@ class SAConnection:
         rolls back the outer one.
 
         isolation_level: "SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED" or "READ
-            UNCOMMITTED"; the server's default if None. readonly, deferrable: the modes of BEGIN.
+            UNCOMMITTED"; the server's default if None.
+        readonly, deferrable: the modes of BEGIN.
         """
         return _ContextManager[Transaction](
             self._begin(isolation_level, readonly, deferrable),
