@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
+from ._retry import retry
 from ._roads import Capabilities, capabilities, explain_road
 from ._version import __version__
 from .connection import TIMEOUT as DEFAULT_TIMEOUT
@@ -49,6 +50,7 @@ __all__ = (
     "create_pool",
     "explain_road",
     "get_running_loop",
+    "retry",
     "version",
     "version_info",
 )
