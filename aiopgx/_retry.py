@@ -80,9 +80,7 @@ def retry(
     return decorate if function is None else decorate(function)
 
 
-def _log(
-    function: Any, error: BaseException, attempt: int, attempts: int, pause: float
-) -> None:
+def _log(function: Any, error: BaseException, attempt: int, attempts: int, pause: float) -> None:
     logger.info(
         "attempt %d of %d of %s failed with %s, the next begins in %.3f s",
         attempt,

@@ -370,7 +370,17 @@ def tls_server(certificate):
 @pytest.fixture
 def pooler(server_dsn, certificate):
     with contextlib.ExitStack() as stack:
-        yield lambda mode: stack.enter_context(PgBouncer(server_dsn, mode, certificate))
+        yield lambda mode, **settings: stack.enter_context(
+            PgBouncer(server_dsn, mode, certificate, **settings)
+        )
+
+
+@pytest.fixture
+def bouncer(certificate):
+    with contextlib.ExitStack() as stack:
+        yield lambda dsn, mode, **settings: stack.enter_context(
+            PgBouncer(dsn, mode, certificate, **settings)
+        )
 
 
 # --- the packages ---------------------------------------------------------------------------------

@@ -106,11 +106,10 @@ async def test_of_sqlalchemys_engine(ours, dsn, account):
     @ours.retry(delay=0)
     async def conflict():
         tries.append(1)
-        async with sa.create_engine(dsn) as engine, engine.acquire() as conn:
-            async with conn.begin(isolation_level="SERIALIZABLE"):
-                await conn.execute("UPDATE account SET balance = balance + 1 WHERE id = 1")
-                if len(tries) == 1:
-                    await conn.execute("DO $$ BEGIN RAISE 'no' USING ERRCODE = '40001'; END $$")
+        async with sa.create_engine(dsn) as engine, engine.acquire() as conn, conn.begin():
+            await conn.execute("UPDATE account SET balance = balance + 1 WHERE id = 1")
+            if len(tries) == 1:
+                await conn.execute("DO $$ BEGIN RAISE 'no' USING ERRCODE = '40001'; END $$")
 
     await conflict()
     assert account() == [1, 0]
