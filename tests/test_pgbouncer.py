@@ -14,6 +14,12 @@ pytestmark = [pytest.mark.needs("pgbouncer"), pytest.mark.needs("openssl")]
 
 MODES = ["session", "transaction"]
 TYPES = "SELECT typname FROM pg_type WHERE oid = %s"
+KEPT = {
+    "TimeZone": "Asia/Tokyo",
+    "DateStyle": "SQL, DMY",
+    "client_encoding": "LATIN1",
+    "application_name": "kept",
+}
 CLASSES = "SELECT relname FROM pg_class WHERE oid = %s"
 
 
@@ -27,8 +33,8 @@ def behind(pooler, dsn):
 def pair(behind, connect):
     """Two connections through one pooler."""
 
-    async def make(mode, settings={}, **keywords):
-        address = behind(mode, **settings)
+    async def make(mode, settings=(), **keywords):
+        address = behind(mode, **dict(settings))
         return await connect(address, **keywords), await connect(address, **keywords)
 
     return make
@@ -91,7 +97,7 @@ async def test_the_next_client_of_a_session_inherits_nothing(ours, behind, conne
 
 async def test_startup_parameters(ours, behind, connect):
     options = {"options": "-c statement_timeout=77"}
-    with pytest.raises(psycopg2.OperationalError, match="unsupported startup parameter.*options"):
+    with pytest.raises(psycopg2.OperationalError, match=r"unsupported startup parameter.*options"):
         await connect(behind("transaction"), **options)
     ignoring = behind("transaction", ignore_startup_parameters="extra_float_digits,options")
     conn = await connect(ignoring, **options)
