@@ -61,12 +61,10 @@ async def test_set(ours, pair, mode, kept):
         assert (await fetch(other, "SHOW search_path") == [("pg_catalog",)]) != kept
 
 
-@pytest.mark.parametrize("setting", ["TimeZone", "DateStyle", "client_encoding"])
+@pytest.mark.parametrize("setting", KEPT)
 async def test_settings_that_pgbouncer_keeps(ours, pair, setting):
     """Those that servers report, for each client."""
-    value = {"TimeZone": "Asia/Tokyo", "DateStyle": "SQL, DMY", "client_encoding": "LATIN1"}[
-        setting
-    ]
+    value = KEPT[setting]
     conn, other = await pair("transaction")
     await conn.execute(f"SET {setting} = '{value}'")
     async with holding(other):
