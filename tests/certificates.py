@@ -40,7 +40,7 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority: `certificate`, and what it issues, as files that servers may read."""
+    """A certificate authority: `certificate`, and what it issues, as files for servers."""
 
     def __init__(self, name):
         self.directory = Path(tempfile.mkdtemp(prefix="aiopgx-", dir=server._parent_directory()))
@@ -50,7 +50,7 @@ class Authority:
         self._run([*OPENSSL.split(), "-subj", f"/CN={name}", *files])
 
     def issue(self, name, *, alternatives="", days=2):
-        """(certificate, key) for a subject of that name. days: negative for one that has expired."""
+        """(certificate, key) for a subject of that name; days: negative for one that has expired."""
         paths = [self.directory / f"{name}.{kind}" for kind in ("pem", "key", "request", "names")]
         certificate, key, request, extensions = paths
         extensions.write_text(f"subjectAltName={alternatives}\n" if alternatives else "")

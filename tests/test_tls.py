@@ -136,6 +136,17 @@ async def test_the_name_is_checked_that_was_given(ours, enter, secure, authority
         )
 
 
+async def test_require_with_a_file_of_authorities(enter, secure, authority, certificates):
+    """It is verify-ca then."""
+    options = {"sslmode": "require", "sslrootcert": str(authority.certificate)}
+    for kind in ("wrong name", "unknown authority"):
+        with middle(secure.port, certificate=certificates[kind]) as port:
+            if kind == "wrong name":
+                await enter("postgres", port, **options)
+            else:
+                await refused(enter("postgres", port, **options), "certificate verify failed")
+
+
 async def test_verify_full_needs_an_authority(enter):
     await refused(
         enter("postgres", sslmode="verify-full", sslrootcert="/nowhere"), "root certificate file"
