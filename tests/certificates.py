@@ -50,7 +50,7 @@ class Authority:
         self._run([*OPENSSL.split(), "-subj", f"/CN={name}", *files])
 
     def issue(self, name, *, alternatives="", days=2):
-        """(certificate, key) for a subject of that name; days: negative for one that has expired."""
+        """(certificate, key) for a subject of that name; days: negative for an expired one."""
         paths = [self.directory / f"{name}.{kind}" for kind in ("pem", "key", "request", "names")]
         certificate, key, request, extensions = paths
         extensions.write_text(f"subjectAltName={alternatives}\n" if alternatives else "")
