@@ -94,6 +94,13 @@ async def test_closing_a_frozen_link_takes_no_time(ours, connect, frozen):
         await asyncio.wait_for(task, 1)
 
 
+def leave_a_child():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 def test_a_forked_child_that_leaves_at_once(ours, dsn, kind):
@@ -106,10 +113,7 @@ def test_a_forked_child_that_leaves_at_once(ours, dsn, kind):
 
     async def forks():
         async with ours.create_pool(dsn) as pool:
-            pid = os.fork()
-            if pid == 0:
-                os._exit(0)
-            os.waitpid(pid, 0)
+            leave_a_child()
             assert await asyncio.wait_for(use(pool), 5) == [(1,)]
 
     try:
