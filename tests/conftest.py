@@ -16,7 +16,8 @@ Fixtures
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
   no_gc        no garbage is collected during the test
-  pooler       ``pooler(mode)`` -> a running `bouncer.PgBouncer` in front of the server
+  pooler       ``pooler(mode, **settings)`` -> a running `bouncer.PgBouncer` in front of the server
+  bouncer      ``bouncer(dsn, mode, **settings)`` -> the same in front of another server
   tls_server   a second server, with TLS; sslmode=require in its `dsn`
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
