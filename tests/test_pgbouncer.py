@@ -65,7 +65,7 @@ async def test_set(ours, pair, mode, kept):
 async def test_settings_that_pgbouncer_keeps(ours, pair, setting):
     """Those that servers report, for each client."""
     value = KEPT[setting]
-    conn, other = await pair("transaction")
+    conn, other = await pair("transaction", application_name="before")
     await conn.execute(f"SET {setting} = '{value}'")
     async with holding(other):
         assert await fetch(conn, f"SHOW {setting}") == [(value,)]
