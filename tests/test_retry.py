@@ -52,17 +52,20 @@ def pauses(monkeypatch):
 async def test_serialization_failures(ours, pool, account):
     """Everybody reads and writes the same row; nothing is lost."""
     connections = await pool(minsize=8, maxsize=8)
+    together = asyncio.Event()
     attempts = []
 
     @ours.retry(attempts=100, delay=0.002)
     async def deposit(amount):
-        attempts.append(amount)
         async with connections.acquire() as conn:
             cur = await conn.cursor(isolation_level=ours.IsolationLevel.serializable)
             async with cur.begin():
                 await cur.execute("SELECT balance FROM account WHERE id = 1")
                 (balance,) = await cur.fetchone()
-                await asyncio.sleep(0)
+                attempts.append(balance)
+                if len(attempts) == 8:
+                    together.set()
+                await together.wait()
                 await cur.execute(
                     "UPDATE account SET balance = %s WHERE id = 1", (balance + amount,)
                 )
@@ -71,26 +74,26 @@ async def test_serialization_failures(ours, pool, account):
     seen = await asyncio.gather(*(deposit(1) for _ in range(24)))
     assert sorted(seen) == list(range(24))
     assert account() == [24, 0]
-    assert len(attempts) > 24
+    assert len(attempts) >= 24 + 7
     assert connections.freesize == connections.size == 8
 
 
 async def test_deadlocks(ours, pool, account):
     connections = await pool(minsize=2)
-    barrier = asyncio.Event()
+    both = asyncio.Event()
     attempts = []
 
     @ours.retry
     async def move(source, target):
-        attempts.append(source)
         async with connections.acquire() as conn, conn.cursor() as cur:
             await cur.execute("SET deadlock_timeout = '10ms'")
             async with cur.begin():
                 sql = "UPDATE account SET balance = balance + %s WHERE id = %s"
                 await cur.execute(sql, (-5, source))
+                attempts.append(source)
                 if len(attempts) == 2:
-                    barrier.set()
-                await barrier.wait()
+                    both.set()
+                await both.wait()
                 await cur.execute(sql, (5, target))
 
     await asyncio.gather(move(1, 2), move(2, 1))
