@@ -16,7 +16,8 @@ Fixtures
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
   no_gc        no garbage is collected during the test
-  pooler       ``pooler(mode)`` -> a running `bouncer.PgBouncer` in front of the server
+  pooler       ``pooler(mode, **settings)`` -> a running `bouncer.PgBouncer` in front of the server
+  bouncer      ``bouncer(dsn, mode, **settings)`` -> the same in front of another server
   tls_server   a second server, with TLS; sslmode=require in its `dsn`
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
@@ -409,7 +410,17 @@ def tls_server(certificate):
 @pytest.fixture
 def pooler(server_dsn, certificate):
     with contextlib.ExitStack() as stack:
-        yield lambda mode: stack.enter_context(PgBouncer(server_dsn, mode, certificate))
+        yield lambda mode, **settings: stack.enter_context(
+            PgBouncer(server_dsn, mode, certificate, **settings)
+        )
+
+
+@pytest.fixture
+def bouncer(certificate):
+    with contextlib.ExitStack() as stack:
+        yield lambda dsn, mode, **settings: stack.enter_context(
+            PgBouncer(dsn, mode, certificate, **settings)
+        )
 
 
 # --- the packages ---------------------------------------------------------------------------------
