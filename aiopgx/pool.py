@@ -9,7 +9,7 @@ import inspect
 import sys
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from ._pool import PoolCore, status_of
 from .connection import TIMEOUT, Connection, Cursor, connect
 from .log import logger
+from .tracing import Tracer, tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _OnConnect = Callable[[Connection], Awaitable[Any]]
@@ -38,8 +39,9 @@ def create_pool(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     on_connect: _OnConnect | None = None,
+    tracer: Tracer | Sequence[Tracer] | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
@@ -50,6 +52,7 @@ def create_pool(
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
     on_connect: a coroutine function, called with each new connection before it is given out.
+    tracer: is told of acquires, too, and of how long connections are used.
 
     Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
@@ -65,6 +68,7 @@ def create_pool(
         echo=echo,
         on_connect=on_connect,
         pool_recycle=pool_recycle,
+        tracer=tracer,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -171,9 +175,10 @@ class Pool(PoolCore):
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
-        echo: bool = False,
+        echo: bool | str = False,
         on_connect: _OnConnect | None = None,
         pool_recycle: float = -1.0,
+        tracer: Tracer | Sequence[Tracer] | None = None,
         **kwargs: Any,
     ) -> None:
         if minsize < 0:
@@ -188,6 +193,9 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
+        self._tracing = tracing_of(self._loop, tracer)
+        if tracer is not None:
+            kwargs["tracer"] = tracer
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
@@ -219,7 +227,7 @@ class Pool(PoolCore):
     @property
     def echo(self) -> bool:
         """Whether the connections log what they execute."""
-        return self._echo
+        return bool(self._echo)
 
     @property
     def timeout(self) -> float | None:
@@ -234,7 +242,9 @@ class Pool(PoolCore):
         """
         return _ContextManager(self._acquire(), self.release)
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self, traced: bool = False) -> Connection:
+        if self._tracing is not None and not traced:
+            return await self._tracing.acquire(self, self._acquire(True))
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
@@ -252,6 +262,8 @@ class Pool(PoolCore):
         server-side cursors, or with a stream that was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
+        if self._tracing is not None:
+            self._tracing.release(conn)
         conn = self._put_back(conn)
         if conn is None:
             return self._released
