@@ -13,7 +13,7 @@ from .cursor import Cursor
 from .named import NamedCursor, quoted
 from .pipeline import Pending
 from .stream import RowStream
-from .tracing import Trace, Tracing
+from .tracing import Trace, Tracing, call_of
 
 _T = TypeVar("_T")
 
@@ -160,9 +160,7 @@ class TracedCursor(Cursor):
 
     async def callproc(self, procname: str, parameters: Any = None, **options: Any) -> None:
         execution = super().callproc(procname, parameters, **options)
-        arguments = ", ".join(["%s"] * len(parameters)) if hasattr(parameters, "__len__") else ""
-        statement = f"SELECT * FROM {procname}({arguments})"
-        await self._traced(execution, "callproc", statement, parameters)
+        await self._traced(execution, "callproc", call_of(procname, parameters), parameters)
 
     async def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> None:
         execution = super().copy_from(file, table, *args, **kwargs)

@@ -294,6 +294,12 @@ class SlowQueryLog:
         return ended
 
 
+def call_of(procname: Any, parameters: Any) -> str:
+    """What callproc() sends, with placeholders."""
+    count = len(parameters) if hasattr(parameters, "__len__") else 0
+    return f"SELECT * FROM {procname}({', '.join(['%s'] * count)})"
+
+
 def _is_consumed(parameters: Any) -> bool:
     """Whether a look at them would take them away from who executes."""
     return hasattr(parameters, "__next__") or hasattr(parameters, "__aiter__")

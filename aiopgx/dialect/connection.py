@@ -21,7 +21,7 @@ from .._requests import Session, begin, command, end, execute_foreign, pause
 from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor, _refuse_nul
 from ..log import logger
-from ..tracing import Trace
+from ..tracing import Trace, call_of
 from ..utils import trim
 from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor, FetchedRows
 from .session import Characteristics, level_of, switch_of
@@ -465,8 +465,10 @@ class Traced_aiopgx_connection(AsyncAdapt_aiopgx_connection):
         return trace
 
     def _execute(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
-        method = "execute" if start is None else "callproc"
-        with self._trace(method, operation, parameters) as trace:
+        method, statement = "execute", operation
+        if start is not None:
+            method, statement = "callproc", call_of(operation, parameters)
+        with self._trace(method, statement, parameters) as trace:
             super()._execute(cursor, operation, parameters, start)
             trace.answered(cursor)
 
