@@ -455,8 +455,7 @@ async def test_context(traced, recorder, pool):
 
     async def one(who, statement):
         WHO.set(who)
-        async with conn.cursor() as cur:
-            await cur.execute(statement)
+        await (await conn.cursor()).execute(statement)
 
     async with conn.pipeline():
         await asyncio.gather(*(one(name, f"SELECT '{name}'") for name in "abc"))
