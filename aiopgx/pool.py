@@ -193,7 +193,7 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
-        self._tracing = tracing_of(self._loop, tracer)
+        self._tracing = tracing_of(self._loop, tracer, kwargs.get("slow_query"), echo)
         if tracer is not None:
             kwargs["tracer"] = tracer
         self._conn_kwargs = kwargs

@@ -711,3 +711,5 @@ async def test_slow_query_of_a_pool(ours, pool, caplog):
 async def test_bad_slow_query(ours, dsn, value, error):
     with pytest.raises(error, match="slow_query must"):
         ours.connect(dsn, slow_query=value)
+    with pytest.raises(error, match="slow_query must"):
+        await ours.create_pool(dsn, minsize=0, slow_query=value)
