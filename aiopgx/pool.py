@@ -9,7 +9,7 @@ import inspect
 import sys
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from ._pool import PoolCore, status_of
 from .connection import TIMEOUT, Connection, Cursor, connect
 from .log import logger
-from .tracing import Tracer, tracing_of
+from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _OnConnect = Callable[[Connection], Awaitable[Any]]
@@ -41,7 +41,6 @@ def create_pool(
     enable_uuid: bool = True,
     echo: bool | str = False,
     on_connect: _OnConnect | None = None,
-    tracer: Tracer | Sequence[Tracer] | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
@@ -52,9 +51,9 @@ def create_pool(
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
     on_connect: a coroutine function, called with each new connection before it is given out.
-    tracer: is told of acquires, too, and of how long connections are used.
 
-    Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
+    Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
+    connections are used. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
     coro = Pool.from_pool_fill(
@@ -68,7 +67,6 @@ def create_pool(
         echo=echo,
         on_connect=on_connect,
         pool_recycle=pool_recycle,
-        tracer=tracer,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -178,7 +176,6 @@ class Pool(PoolCore):
         echo: bool | str = False,
         on_connect: _OnConnect | None = None,
         pool_recycle: float = -1.0,
-        tracer: Tracer | Sequence[Tracer] | None = None,
         **kwargs: Any,
     ) -> None:
         if minsize < 0:
@@ -193,9 +190,7 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
-        self._tracing = tracing_of(self._loop, tracer, kwargs.get("slow_query"), echo)
-        if tracer is not None:
-            kwargs["tracer"] = tracer
+        self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
@@ -244,7 +239,7 @@ class Pool(PoolCore):
 
     async def _acquire(self, traced: bool = False) -> Connection:
         if self._tracing is not None and not traced:
-            return await self._tracing.acquire(self, self._acquire(True))
+            return await self._tracing.acquire(self, Pool._acquire(self, True))
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()

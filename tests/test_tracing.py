@@ -389,6 +389,19 @@ async def test_pool(ours, pool, recorder):
     recorder.forget()
 
 
+async def test_subclass_of_pool(ours, dsn, recorder):
+    class Pool(ours.Pool):
+        async def _acquire(self):
+            return await super()._acquire()
+
+    made = await Pool.from_pool_fill(dsn, minsize=1, tracer=recorder)
+    async with made.acquire():
+        pass
+    made.close()
+    await made.wait_closed()
+    assert [each.kind for each, _, _ in recorder.ended] == ["connect", "acquire", "use"]
+
+
 async def test_acquire_in_vain(ours, pool, recorder):
     made = await pool(minsize=1, maxsize=1, timeout=0.05, tracer=recorder)
     recorder.forget()
