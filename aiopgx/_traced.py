@@ -117,7 +117,7 @@ class TracedCursor(Cursor):
         statement: Any,
         parameters: Any = None,
     ) -> _T:
-        if self._within is not None:
+        if self._is_part or self._within is not None:
             result = await execution
             self._executed += max(self.rowcount, 0)
             return result

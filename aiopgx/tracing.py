@@ -54,7 +54,7 @@ class Operation:
         ...; "fetch" of a server-side cursor; the kind, if it is no query.
     statement: the text with its placeholders, without parameters; None if it is no query.
     parameters: as the program gave them, None where they are an iterator. They may be secret.
-    connection: the `Connection`; None of "acquire".
+    connection: the `Connection`; None of "acquire" and of `Pool.execute()`.
     pool: the `Pool` of "acquire" and "use", else None.
     server: a `Server`; None as long as it is not known which.
     duration: seconds, None until the operation has ended.
@@ -192,7 +192,7 @@ class Tracing:
     def query(
         self,
         method: str,
-        connection: "Connection",
+        connection: "Connection | None",
         context: Any,
         statement: Any,
         parameters: Any,
@@ -224,6 +224,13 @@ class Tracing:
         operation = Operation("use", "use", connection, server, pool=pool)
         self._uses[connection] = Trace(self._tracers, self._loop, operation)
         return connection
+
+    async def execute(self, executing: Awaitable[_T], statement: Any, parameters: Any) -> _T:
+        """Await a statement of `Pool.execute()`, on whichever connection."""
+        with self.query("execute", None, None, statement, parameters) as trace:
+            cursor = await executing
+            trace.answered(cursor)
+            return cursor
 
     def release(self, connection: Any) -> None:
         """End the use of a connection, if it is in use."""

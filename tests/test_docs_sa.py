@@ -20,7 +20,7 @@ def expected(example):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     assert all("print(" in example for example in EXAMPLES)
 
 

@@ -726,3 +726,20 @@ async def test_bad_slow_query(ours, dsn, value, error):
         ours.connect(dsn, slow_query=value)
     with pytest.raises(error, match="slow_query must"):
         await ours.create_pool(dsn, minsize=0, slow_query=value)
+
+
+@pytest.mark.parametrize("shared", [None, False])
+async def test_pool_execute(ours, pool, recorder, caplog, shared):
+    """One operation, whichever connection it is."""
+    made = await pool(minsize=1, tracer=recorder, echo="statements")
+    recorder.forget()
+    with caplog.at_level(logging.INFO, "aiopg"):
+        async with made.execute(COUNT, (3,), shared=shared) as cur:
+            assert len(await cur.fetchall()) == 3
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        await made.execute("SELECT 1/0", shared=shared)
+    assert recorder.queries() == [
+        ("execute", COUNT, 3, "SELECT 3", None),
+        ("execute", "SELECT 1/0", None, None, psycopg2.errors.DivisionByZero),
+    ]
+    assert caplog.messages == [COUNT]
