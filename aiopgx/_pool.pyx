@@ -214,6 +214,12 @@ cdef class PoolCore:
                 break
         return unserved
 
+    def _disown(self, waiter):
+        """A statement is executed elsewhere: its connect is for others, and not to fail for it."""
+        for task, owner in self._connects.items():
+            if owner is waiter:
+                self._connects[task] = None
+
     def _surplus(self, waiter):
         """Forget a waiter. Return the task of its connect if the others can do without it."""
         if waiter in self._waiters:

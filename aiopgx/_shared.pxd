@@ -19,8 +19,10 @@ cdef class Ticket(Sharer):
     cdef Lane lane                  # that it is in flight on, or about to be
     cdef bint abandoned             # with the server, and nobody waits for it
     cdef Statement request
+    cdef unsigned long number       # the order in which they came
 
     cdef int give(self, object outcome) except -1
+    cdef int wait(self) except -1
     cdef int expire(self) except -1
 
 cdef class Lane:
@@ -37,6 +39,7 @@ cdef class Lane:
 
     cdef bint is_open(self) except -1
     cdef bint put(self, Ticket ticket) except -1
+    cdef Statement write(self, Ticket ticket)
     cdef int over(self) except -1
     cdef int abandon(self) except -1
     cdef int leave(self) except -1
@@ -45,15 +48,17 @@ cdef class Sharing:
     cdef readonly list lanes
     cdef readonly object queue      # deque of Tickets; those that are done do not count
     cdef int limit                  # statements in flight on a connection
-    cdef readonly bint owed                  # the last connection went to a waiter, with tickets in the queue
+    cdef unsigned long submitted    # Tickets
+    cdef readonly bint owed         # the last connection went to a waiter, with tickets in the queue
     cdef object ended               # an exception, once the pool is terminated
     cdef double trip                # the shortest that a statement has taken lately, seconds
     cdef object timer               # of the queue's deadlines
     cdef double timer_at
 
+    cdef int put_back(self, Ticket ticket) except -1
     cdef Lane best(self, object loop)
     cdef Lane free(self, object pool)
     cdef Lane open(self, object pool, object conn)
-    cdef int fill(self, Lane lane) except -1
+    cdef int fill(self, Lane lane, bint up=*) except -1
     cdef bint is_waited_for(self) except -1
     cdef int arm(self, object pool, double deadline) except -1

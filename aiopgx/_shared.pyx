@@ -10,11 +10,14 @@ of the loop go out as one write (`Wire.put_soon()`), each with a Sync of its own
 """
 
 import asyncio
+import weakref
 from collections import deque
+
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from ._core cimport Wire
 from ._libpq cimport pq
-from ._link cimport IDLE
+from ._link cimport BUSY, IDLE
 from ._plans cimport TO_ASK, Plans, text_of
 from ._prepared cimport look_after, shared_statement
 from ._requests cimport Sharer, Statement
@@ -27,6 +30,8 @@ cdef extern from "_frames.h":
     pass
 
 cdef double NEVER = float("inf")
+
+cdef int NO_TRANSACTION = TRANSACTION_STATUS_IDLE
 
 # Seconds for which the first statement in flight may run until others are sent elsewhere, beyond
 # what the way to the server takes.
@@ -67,14 +72,22 @@ cdef class Ticket(Sharer):
 
     def abandon(self):
         """Nobody waits for it any more."""
-        cdef Statement request = self.request
-        if self.lane is None or self.abandoned:
+        cdef Lane lane = self.lane              # held, as it may be over by this
+        cdef Wire wire
+        if lane is None or self.abandoned or self.pool._loop.is_closed():
             return                      # it is over, or in the queue, where it is passed over
-        if request.begun:
+        if self.request.begun:
             self.abandoned = True
-            self.lane.abandon()
+            lane.abandon()
         else:
-            self.lane.wire.drop(request, None)
+            wire = lane.wire
+            wire.drop(self.request, None)
+
+    cdef int wait(self) except -1:
+        """It is adapted later: with the parameters that it has now."""
+        if type(self.parameters) in (list, dict):
+            self.parameters = self.parameters.copy()
+        return 0
 
     # Of the request
 
@@ -86,7 +99,7 @@ cdef class Ticket(Sharer):
         if unsent and self.sharing.ended is not None:
             self.give(self.sharing.ended)
         elif unsent and not self.waiter.done():
-            self.sharing.queue.appendleft(self)     # goes elsewhere
+            self.sharing.put_back(self)         # goes elsewhere
             self.sharing.arm(self.pool, self.deadline)
         else:
             self.give(outcome)
@@ -112,31 +125,40 @@ cdef class Lane:
     cdef bint put(self, Ticket ticket) except -1:
         """Send a statement, with what else goes out in this step of the loop. False if it can't be."""
         cdef Wire wire = self.wire
-        cdef Statement request = None
+        cdef Statement request
         now = wire.loop.time()
+        if self.in_flight == 0:
+            self.since = self.sent = now
+        self.in_flight += 1             # before code of the program runs, which may come here again
+        request = self.write(ticket)
+        if request is None:
+            self.in_flight -= 1
+            return False
+        request.waiter, request.session, request.sharer = ticket.waiter, self, ticket
+        ticket.lane, ticket.request = self, request
+        if self.pool._connects:
+            self.pool._disown(ticket.waiter)
+        wire.put_soon(request, None if ticket.deadline == NEVER else ticket.deadline - now)
+        if wire.plans is not None and (<Plans>wire.plans).pooler == TO_ASK:
+            look_after(wire, wire.plans)
+        return True
+
+    cdef Statement write(self, Ticket ticket):
+        """The request for a statement. None if it can't be sent here, and its ticket was told."""
+        cdef Statement request = None
         try:
             raw = self.conn.raw
             ticket.impl = raw.cursor() if ticket.factory is None \
                 else raw.cursor(cursor_factory=ticket.factory)
             shape = shape_of(type(ticket.impl))
-            if shape != SHAPE_FOREIGN:
+            if shape != SHAPE_FOREIGN and not self.wire.is_forked():
                 request = shared_statement(
-                    wire, ticket.impl, shape, ticket.operation, ticket.parameters)
+                    self.wire, ticket.impl, shape, ticket.operation, ticket.parameters)
+            if request is None:
+                ticket.give(ALONE)
         except BaseException as error:          # of the program's adapters, too
             ticket.give(error)
-            return False
-        if request is None:
-            ticket.give(ALONE)
-            return False
-        request.waiter, request.session, request.sharer = ticket.waiter, self, ticket
-        ticket.lane, ticket.request = self, request
-        if self.in_flight == 0:
-            self.since = self.sent = now
-        self.in_flight += 1
-        wire.put_soon(request, None if ticket.deadline == NEVER else ticket.deadline - now)
-        if wire.plans is not None and (<Plans>wire.plans).pooler == TO_ASK:
-            look_after(wire, wire.plans)
-        return True
+        return request
 
     cdef int over(self) except -1:
         """A statement is over: go on, or back to the pool."""
@@ -179,6 +201,7 @@ cdef class Lane:
         if self in self.sharing.lanes:
             self.sharing.lanes.remove(self)
             self.wire.shared = None
+            self.conn._last_usage = self.wire.loop.time()
             self.pool._unshare(self.conn)
         return 0
 
@@ -197,13 +220,26 @@ cdef class Sharing:
 
     def submit(self, pool, Ticket ticket):
         """Send a statement as soon as there is a connection for it."""
-        cdef Lane lane = None
+        self.submitted += 1
+        ticket.number = self.submitted
         self.queue.append(ticket)
         if len(self.queue) == 1 or pool._free:
             self.settle(pool)
         if self.queue:
+            ticket.wait()
             self.arm(pool, ticket.deadline)
             pool._settle()
+
+    cdef int put_back(self, Ticket ticket) except -1:
+        """Queue a statement again, where it was."""
+        cdef Ticket other
+        place = 0
+        for other in self.queue:
+            if other.number > ticket.number:
+                break
+            place += 1
+        self.queue.insert(place, ticket)
+        return 0
 
     def unserved(self, pool):
         """The waiter of a ticket to start a connect for; None if there is none, or the pool is full."""
@@ -244,6 +280,7 @@ cdef class Sharing:
     def take(self, pool, conn):
         """Share a connection, if statements wait. False if none do, or it can't be shared."""
         cdef Lane lane
+        cdef bint owed = self.owed
         if not self.is_waited_for() or conn.closed:
             return False
         self.owed = False
@@ -252,7 +289,7 @@ cdef class Sharing:
             (<Ticket>self.queue.popleft()).give(ALONE)
             pool._shared.remove(conn)
             return False
-        self.fill(lane)
+        self.fill(lane, owed)       # all that may, as acquires have the next turn
         self.settle(pool)
         return True
 
@@ -294,10 +331,14 @@ cdef class Sharing:
             pool._top_up()
         return lane
 
-    cdef int fill(self, Lane lane) except -1:
-        """Send what waits first on a connection; it goes back to the pool if nothing is sent."""
-        while self.is_waited_for() and not lane.put(self.queue.popleft()):
-            pass
+    cdef int fill(self, Lane lane, bint up=False) except -1:
+        """Send what waits first on a connection; it goes back to the pool if nothing is sent.
+
+        up: as much as it takes.
+        """
+        while self.is_waited_for() and not lane.conn.closed:
+            if lane.put(self.queue.popleft()) and not (up and lane.is_open()):
+                break
         if lane.in_flight == 0:
             lane.leave()
         return 0
@@ -307,7 +348,7 @@ cdef class Sharing:
         cdef Lane lane
         wire = getattr(conn, "_wire", None)
         pool._shared.add(conn)
-        if type(wire) is not Wire or not (<Wire>wire).native or (<Wire>wire).state != IDLE:
+        if type(wire) is not Wire or not _is_unused(wire):
             return None
         lane = Lane.__new__(Lane)
         lane.conn, lane.pool, lane.sharing, lane.wire = conn, pool, self, wire
@@ -329,7 +370,7 @@ cdef class Sharing:
         if self.timer is not None:
             self.timer.cancel()
         self.timer_at = deadline
-        self.timer = pool._loop.call_at(deadline, self.look, pool)
+        self.timer = pool._loop.call_at(deadline, _look, weakref.ref(pool))
         return 0
 
     def look(self, pool):
@@ -344,6 +385,19 @@ cdef class Sharing:
             elif not ticket.waiter.done():
                 first = min(first, ticket.deadline)
         self.arm(pool, first)
+
+
+def _look(ref):
+    """Called by the loop, which may hold a timer for longer than there is the pool."""
+    pool = ref()
+    if pool is not None:
+        pool._sharing.look(pool)
+
+
+cdef bint _is_unused(Wire wire) except -1:
+    """Whether a connection is as good as new; it may be looked after (Probe, PlanEnd)."""
+    return wire.native and (wire.state == IDLE or wire.state == BUSY) and wire.users == 0 \
+        and wire.transaction_status() == NO_TRANSACTION
 
 
 def _patience(Lane lane):

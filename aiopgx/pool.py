@@ -252,13 +252,13 @@ class Pool(PoolCore):
             raise RuntimeError(_CLOSED)
         self._check_loop()
 
-    async def _acquire(self, traced: bool = False) -> Connection:
+    async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection:
         if self._tracing is not None and not traced:
-            return await self._tracing.acquire(self, Pool._acquire(self, True))
+            return await self._tracing.acquire(self, Pool._acquire(self, timeout, True))
         self._check_open()
         conn = self._take_good()
         if conn is None:
-            return await self._wait()  # type: ignore[no-any-return]
+            return await self._wait(self._timeout if timeout is None else timeout)  # type: ignore[no-any-return]
         if self._short:
             self._top_up()
         return conn  # type: ignore[no-any-return]
@@ -337,13 +337,13 @@ class Pool(PoolCore):
             leaving.add_done_callback(partial(_left, weakref.ref(self)))
         self._settle()
 
-    async def _wait(self) -> Any:
+    async def _wait(self, timeout: float | None) -> Any:
         """Queue up for a connection."""
         waiter: asyncio.Future[Any] = self._loop.create_future()
         self._waiters.append(waiter)
         timer = None
-        if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, self._expire, waiter)
+        if timeout is not None:
+            timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
         try:
             self._settle()
             self._top_up()
@@ -372,14 +372,14 @@ class Pool(PoolCore):
         elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
             self._failed(None, exc)
 
-    def _expire(self, waiter: "asyncio.Future[Any]") -> None:
+    def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
         if waiter.done():
             return
         waiting = sum(not other.done() for other in self._waiters)
         ending = f", {len(self._leaving)} being ended" if self._leaving else ""
         waiter.set_exception(
             asyncio.TimeoutError(
-                f"no connection within {self._timeout:g} s: {len(self._used)} of {self.maxsize} in "
+                f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
                 f"use, {len(self._connects)} being connected{ending}, {waiting} waiting"
             )
         )

@@ -70,13 +70,14 @@ async def execute(
     check_timeout(timeout)
     if timeout is None:
         timeout = pool.timeout
+    end = None if timeout is None else pool._loop.time() + timeout
     try:
         pool._check_open()
         if pool.echo and pool._echo != STATEMENTS:  # which its tracer logs
             logger.info(operation, stacklevel=2)
             logger.info("%r", parameters, stacklevel=2)
         if shared is False or not may_share(operation, parameters is not None):
-            return await _execute_alone(pool, operation, parameters, timeout, cursor_factory)
+            return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
         ticket = Ticket(pool, pool._sharing, operation, parameters, cursor_factory, timeout)
         outcome = None
         try:
@@ -91,24 +92,32 @@ async def execute(
             raise
         finally:
             del ticket, outcome  # an exception must not hold itself, by way of this frame
-        return await _execute_alone(pool, operation, parameters, timeout, cursor_factory)
+        return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
     except BaseException as exc:
         trim(exc)
         raise
 
 
 async def _execute_alone(
-    pool: "Pool", operation: Any, parameters: Any, timeout: float | None, cursor_factory: Any
+    pool: "Pool",
+    operation: Any,
+    parameters: Any,
+    timeout: float | None,
+    end: float | None,
+    cursor_factory: Any,
 ) -> "SharedCursor":
-    """Execute a statement on a connection that nobody else has meanwhile."""
-    loop = asyncio.get_running_loop()
-    end = None if timeout is None else loop.time() + timeout
-    conn = await pool._acquire()
+    """Execute a statement on a connection that nobody else has meanwhile.
+
+    end: when the timeout is over, in the loop's time.
+    """
+    conn = await pool._acquire(_until(end, pool))
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
         cursor._is_part = True
-        left = None if end is None else end - loop.time()
+        left = _until(end, pool)
+        if left is not None and left <= 0:
+            raise asyncio.TimeoutError(f"the statement was not executed within {timeout:g} s")
         await cursor.execute(operation, parameters, timeout=left)
         impl, result = cursor._psycopg, cursor._result
         if type(result) is not Result:
@@ -116,6 +125,11 @@ async def _execute_alone(
         return SharedCursor(impl, result, timeout, pool.echo)
     finally:
         await pool.release(conn)
+
+
+def _until(end: float | None, pool: "Pool") -> float | None:
+    """The seconds that are left."""
+    return None if end is None else end - pool._loop.time()
 
 
 class SharedCursor(Cursor):

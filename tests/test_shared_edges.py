@@ -1,0 +1,292 @@
+"""`Pool.execute()` where things meet: adapters, failing connects, a fork, what is collected."""
+
+import asyncio
+import gc
+import os
+import weakref
+
+import psycopg2
+import pytest
+from conftest import command
+from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
+from support import scalar, until
+
+native = pytest.mark.skipif("not __import__('aiopgx').capabilities().native", reason="native road")
+
+SLEEP = "SELECT pg_sleep(%s), pg_backend_pid()"
+
+
+@pytest.fixture
+def make(ours, pool):
+    return pool
+
+
+async def rows(pool, operation, parameters=None, **kwargs):
+    cur = await pool.execute(operation, parameters, **kwargs)
+    return await cur.fetchall()
+
+
+def settled(pool, size=None):
+    """Whether nothing is in use; with `size` connections."""
+    return pool.size == pool.freesize and (size is None or pool.size == size)
+
+
+class Adapted:
+    """A value for which a function of the program writes the literal."""
+
+    def __init__(self, write):
+        self.write = write
+
+    def __conform__(self, protocol):
+        return self
+
+    def getquoted(self):
+        return self.write()
+
+
+@pytest.mark.parametrize("operation", ["SELECT 1", "SET work_mem = 64"])
+async def test_the_timeout_is_for_all_of_it(make, operation):
+    pool = await make(maxsize=1)
+    async with pool.acquire():
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(pool.execute(operation, timeout=0.05), 2)
+        assert asyncio.get_running_loop().time() - started < 1
+    assert settled(pool, 1)
+
+
+@native
+async def test_a_connect_that_fails_meanwhile(make, side):
+    """It was started for a statement that has got another connection since."""
+    first, fail = asyncio.Event(), asyncio.Event()
+
+    async def on_connect(conn):
+        if first.is_set():
+            await fail.wait()
+            raise ZeroDivisionError
+        first.set()
+
+    pool = await make(minsize=1, maxsize=2, on_connect=on_connect)
+    conn = await pool.acquire()
+    task = asyncio.ensure_future(rows(pool, SLEEP, (0.3,)))
+    await until(lambda: pool._connects)
+    pool.release(conn)
+    await until(lambda: pool._shared)
+    fail.set()
+    assert (await task)[0][1] == await conn.get_backend_pid()
+    await until(lambda: settled(pool))
+
+
+@native
+async def test_sharing_is_use(make):
+    """pool_recycle closes what was unused."""
+    pool = await make(maxsize=1)
+    (conn,) = pool._free
+    conn._last_usage = 0
+    await rows(pool, "SELECT 1")
+    assert conn.last_usage > 0
+
+
+@native
+async def test_a_dropped_pool_is_gone(ours, dsn):
+    gc.collect()
+    gc.disable()
+    try:
+        pool = await ours.create_pool(dsn, maxsize=1, max_in_flight=1)
+        await asyncio.gather(*(rows(pool, "SELECT 1") for _ in range(3)))
+        await pool.clear()
+        ref = weakref.ref(pool)
+        del pool
+        await asyncio.sleep(0)
+        assert ref() is None
+    finally:
+        gc.enable()
+
+
+@native
+async def test_an_adapter_closes_the_connection(make):
+    pool = await make(maxsize=1)
+
+    def write():
+        for lane in pool._sharing.lanes:
+            lane.conn.close()
+        raise ZeroDivisionError
+
+    done = await asyncio.gather(
+        rows(pool, "SELECT %s", (Adapted(write),)),
+        *(rows(pool, "SELECT %s::int", (n,)) for n in range(3)),
+        return_exceptions=True,
+    )
+    assert type(done[0]) is ZeroDivisionError
+    assert done[1:] == [[(n,)] for n in range(3)]
+    assert settled(pool)
+
+
+@native
+async def test_an_adapter_closes_the_connection_that_others_wait_for(make):
+    pool = await make(maxsize=1)
+    conn = await pool.acquire()
+
+    def write():
+        conn.close()
+        raise ZeroDivisionError
+
+    tasks = [
+        asyncio.ensure_future(rows(pool, "SELECT %s", (Adapted(write),))),
+        *(asyncio.ensure_future(rows(pool, "SELECT %s::int", (n,))) for n in range(3)),
+    ]
+    await asyncio.sleep(0)
+    pool.release(conn)
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert type(done[0]) is ZeroDivisionError
+    assert done[1:] == [[(n,)] for n in range(3)]
+    assert settled(pool)
+
+
+@native
+async def test_an_adapter_closes_the_connection_and_goes_on(make):
+    pool = await make(maxsize=1)
+    conn = await pool.acquire()
+
+    def write():
+        conn.close()
+        return b"1"
+
+    tasks = [
+        asyncio.ensure_future(rows(pool, "SELECT %s", (Adapted(write),))),
+        *(asyncio.ensure_future(rows(pool, "SELECT %s::int", (n,))) for n in range(3)),
+    ]
+    await asyncio.sleep(0)
+    pool.release(conn)
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert type(done[0]) is psycopg2.InterfaceError
+    assert done[1:] == [[(n,)] for n in range(3)]
+    assert settled(pool)
+
+
+@pytest.mark.parametrize("parameters", [[1], {"a": 1}])
+async def test_parameters_that_change_while_it_waits(make, parameters):
+    pool = await make(maxsize=1)
+    text = "SELECT %s" if isinstance(parameters, list) else "SELECT %(a)s"
+    async with pool.acquire():
+        task = asyncio.ensure_future(rows(pool, text, parameters))
+        await asyncio.sleep(0)
+        parameters["a" if isinstance(parameters, dict) else 0] = 2
+    assert await task == [(1,)]
+
+
+@native
+async def test_no_transaction_is_shared(make):
+    async def on_connect(conn):
+        await conn.execute("BEGIN")
+
+    pool = await make(minsize=1, maxsize=1, on_connect=on_connect)
+    with pytest.warns(ResourceWarning, match="Invalid transaction status"):
+        done = await asyncio.gather(
+            rows(pool, "SELECT 1 / 0"), rows(pool, "SELECT 2"), return_exceptions=True
+        )
+    assert type(done[0]) is psycopg2.errors.DivisionByZero
+    assert done[1] == [(2,)]
+
+
+@native
+async def test_a_forked_child_is_told(make):
+    pool = await make(maxsize=1)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            task = pool.execute("SELECT 1", timeout=3)
+            coro = task._coro
+            try:
+                coro.send(None)
+                os.write(write, b"waits")
+            except BaseException as error:
+                os.write(write, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    text = os.read(read, 1000)
+    os.close(read)
+    assert b"forked child process" in text, text
+    assert await rows(pool, "SELECT 1") == [(1,)]
+
+
+@native
+async def test_a_connection_that_is_looked_after_is_shared(make):
+    """What goes out behind a statement keeps nobody away."""
+    pool = await make(maxsize=1, prepare_threshold=1)
+    async with pool.acquire() as conn, conn.cursor() as cur:
+        await cur.execute("SELECT relname FROM pg_class WHERE oid = %s", (1,))
+    assert not conn.isexecuting()
+    assert conn.raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE  # behind our back
+    task = asyncio.ensure_future(rows(pool, "SELECT 1"))
+    await asyncio.sleep(0)
+    assert pool._shared
+    assert await task == [(1,)]
+    assert settled(pool)
+
+
+@native
+async def test_those_that_wait_go_out_together(make):
+    """Also where acquires wait all the time."""
+    pool = await make(maxsize=1)
+    going = True
+    turns = 0
+
+    async def hold():
+        nonlocal turns
+        while going:
+            async with pool.acquire():
+                turns += 1
+                await asyncio.sleep(0)
+
+    holders = [asyncio.ensure_future(hold()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.gather(*(rows(pool, "SELECT 1") for _ in range(64)))
+    assert turns <= 16
+    going = False
+    await asyncio.gather(*holders)
+
+
+@native
+async def test_what_was_not_sent_keeps_its_order(make, side):
+    command(side, "DROP TABLE IF EXISTS ordered; CREATE TABLE ordered (id serial, number int)")
+    pool = await make(maxsize=1, max_in_flight=8)
+    (conn,) = pool._free
+    tasks = [
+        asyncio.ensure_future(pool.execute("INSERT INTO ordered (number) VALUES (%s)", (n,)))
+        for n in range(8)
+    ]
+    await asyncio.sleep(0)
+    assert pool._shared
+    conn.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert scalar(side, "SELECT array_agg(number ORDER BY id) FROM ordered") == list(range(8))
+
+
+@native
+async def test_a_loop_that_ends_meanwhile(ours, dsn):
+    """Nothing is said but what asyncio says."""
+
+    def run():
+        loop = asyncio.new_event_loop()
+        pool = loop.run_until_complete(_pool(ours, dsn))
+        coro = rows(pool, "SELECT pg_sleep(0.2)")
+        task = loop.create_task(coro)
+        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.close()
+        task._log_destroy_pending = False
+        coro.close()
+        for conn in pool._shared:
+            conn.close()
+        for conn in pool._free:
+            conn.close()
+        del pool, coro, task
+
+    await asyncio.get_running_loop().run_in_executor(None, run)
+
+
+async def _pool(ours, dsn):
+    return await ours.create_pool(dsn, maxsize=1)
