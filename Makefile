@@ -1,5 +1,5 @@
-# make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-examples
-#      | fuzz | bench | benchmark | docs | lint | clean
+# make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-dependents
+#      | test-examples | fuzz | bench | benchmark | docs | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
@@ -26,7 +26,7 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-examples
+.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-dependents test-examples
 .PHONY: fuzz bench benchmark docs lint clean
 
 demo: $(VENV)/.bench
@@ -47,6 +47,9 @@ compliance: $(VENV)/.test$(SQLALCHEMY)
 
 test-agents: $(VENV)/.agents
 	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py $(ARGS)
+
+test-dependents: $(VENV)/.dependents
+	@AIOPGX_DEPENDENTS=required $(BIN)/python -m pytest tests/test_dependents.py $(ARGS)
 
 test-examples: $(VENV)/.test-examples
 	@$(BIN)/python -m pytest examples $(ARGS)
@@ -95,6 +98,10 @@ $(VENV)/.examples: $(BIN)/pip $(SOURCES)
 
 $(VENV)/.agents: $(BIN)/pip $(SOURCES)
 	$(call install,agents,AIOPGX_TEST_DSN)
+	@touch $@
+
+$(VENV)/.dependents: $(BIN)/pip $(SOURCES)
+	$(call install,dependents,AIOPGX_TEST_DSN)
 	@touch $@
 
 $(VENV)/.test-examples: $(BIN)/pip $(SOURCES)
