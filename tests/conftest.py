@@ -111,6 +111,8 @@ NEEDED = {
             "elasticapm",
             "newrelic",
             "opentelemetry.instrumentation.aiopg",
+            "opentelemetry.sdk",
+            "prometheus_client",
             "wrapt",
         )
     },
