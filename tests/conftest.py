@@ -38,6 +38,7 @@ Environment
                              anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
+  AIOPGX_CHART=required      the same for matplotlib
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -101,6 +102,7 @@ def find_package(name):
 NEEDED = {
     "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
     "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
+    "matplotlib": (find_package("matplotlib"), "AIOPGX_CHART"),
     **{
         package: (find_package(package), "AIOPGX_AGENTS")
         for package in (
