@@ -1,4 +1,4 @@
-"""python -m aiopgx: look at the installation, see the demo, measure."""
+"""python -m aiopgx: look at the installation, run a program of aiopg's, see the demo, measure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg2
 import psycopg2.extensions
 
-from aiopgx.tools import chart, check, demo, measure, server
+from aiopgx.tools import chart, check, demo, measure, run, server
 from aiopgx.tools.terminal import Progress
 
 LOOPS = {"asyncio": ["asyncio"], "uvloop": ["uvloop"], "both": ["asyncio", "uvloop"]}
@@ -22,6 +22,9 @@ LOOPS = {"asyncio": ["asyncio"], "uvloop": ["uvloop"], "both": ["asyncio", "uvlo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named in the arguments, and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["run"]:  # what follows is another program's
+        return run.run(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -124,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument(
         "--timeout", type=_seconds, default=10.0, help="seconds for the server; default: 10"
     )
+
+    commands.add_parser("run", help="a program that imports aiopg, on aiopgx", add_help=False)
 
     show = commands.add_parser("demo", help="an aiopg service on aiopgx, and a short comparison")
     show.set_defaults(command=run_demo)
