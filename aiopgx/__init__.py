@@ -22,6 +22,7 @@ from .connection import (
     Transaction,
     connect,
 )
+from .listener import Listener
 from .named import NamedCursor
 from .pool import Pool, create_pool
 from .utils import get_running_loop
@@ -35,6 +36,7 @@ __all__ = (
     "DictCursor",
     "IsolationCompiler",
     "IsolationLevel",
+    "Listener",
     "NamedCursor",
     "NamedTupleCursor",
     "Pool",

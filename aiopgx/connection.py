@@ -20,6 +20,7 @@ from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
+from .inbox import Inbox
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
 from .transaction import (
@@ -80,6 +81,7 @@ def connect(
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    notifies_max: int | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -100,6 +102,9 @@ def connect(
         docs/prepared.md. New in aiopgx, by psycopg 3's name.
     prepared_max: how many statements stay prepared on a connection; None for no limit. New in
         aiopgx, by psycopg 3's name.
+    notifies_max: how many notifications may be unread; None for no limit. Those that come then are
+        thrown away, and in their place `notifies.get()` raises an `OperationalError` that tells how
+        many; the connection goes on. New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -114,6 +119,7 @@ def connect(
         raise_query_canceled=raise_query_canceled,
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
+        notifies_max=notifies_max,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -149,6 +155,7 @@ class Connection:
         raise_query_canceled: bool = False,
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
+        notifies_max: int | None = None,
         **kwargs: Any,
     ) -> None:
         self._plans = Plans(
@@ -158,6 +165,7 @@ class Connection:
         )
         if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
             raise ValueError(f"cancel_timeout must be a number of seconds, not {cancel_timeout!r}")
+        self._notifies_max = _checked("notifies_max", notifies_max)
         self._enable_json = enable_json
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
@@ -189,7 +197,8 @@ class Connection:
         assert self._conn.isexecuting(), "Is conn an async at all???"
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._notifies = ClosableQueue(queue, self._loop)
-        self._wire = Wire(self._conn, self._loop, queue, self._notifies, self._cancel_timeout)
+        self._inbox = Inbox(self, queue, self._notifies_max)
+        self._wire = Wire(self._conn, self._loop, self._inbox, self._notifies, self._cancel_timeout)
         self._wire.plans = self._plans
 
     async def _reach(self) -> None:
@@ -273,9 +282,7 @@ class Connection:
 
     async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The OIDs of hstore and of its array, in each schema that has the extension."""
-        # a plain cursor: the connection's own factory may give rows of any kind
-        impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
-        cursor = Cursor(self, impl, self._timeout, self._echo)
+        cursor = self._plain_cursor(self._timeout)
         try:
             await cursor.execute(
                 "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
@@ -286,6 +293,21 @@ class Connection:
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     # Cursors
+
+    def _plain_cursor(self, timeout: float | None) -> Cursor:
+        """A cursor of our own: the connection's factory may give rows of any kind."""
+        if self._wire.closed:
+            raise self._wire.closed_error("connection already closed")
+        impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
+        return Cursor(self, impl, timeout, self._echo)
+
+    async def _command(self, operation: str, timeout: float | None = None) -> None:
+        """Execute something on behalf of a method."""
+        cursor = self._plain_cursor(self._timeout if timeout is None else timeout)
+        try:
+            await cursor._command(operation)
+        finally:
+            cursor.close()
 
     @overload
     def cursor(
@@ -496,9 +518,38 @@ class Connection:
     def notifies(self) -> ClosableQueue:
         """The notifications of LISTEN: `await conn.notifies.get()`, `async for`.
 
-        It raises `psycopg2.OperationalError` when the connection is gone.
+        It raises `psycopg2.OperationalError` when the connection is gone. From the first use of
+        this attribute on it gets those, too, that are given to the callbacks of add_listener().
         """
+        self._inbox.wanted = True
         return self._notifies
+
+    async def add_listener(
+        self, channel: str, callback: "Callable[[Connection, int, str, str], object]"
+    ) -> None:
+        """Listen to a channel: `callback(connection, pid, channel, payload)` for each notification.
+
+        asyncpg's method. A coroutine function runs in a task of its own. What a callback raises is
+        told to the loop's exception handler. In a transaction LISTEN takes effect with COMMIT. New
+        in aiopgx.
+
+        channel: its name as it is: LISTEN is sent with the name quoted.
+        """
+        await self._inbox.add(self, channel, callback)
+
+    async def remove_listener(
+        self, channel: str, callback: "Callable[[Connection, int, str, str], object]"
+    ) -> None:
+        """End what add_listener() began; the last callback of a channel is followed by UNLISTEN.
+
+        Nothing is done if it was not added, or the connection is closed. New in aiopgx.
+        """
+        await self._inbox.remove(self, channel, callback)
+
+    @property
+    def _left(self) -> str | None:
+        """What the next user of a connection must not find, if there is something."""
+        return self._inbox.left
 
     @property
     def notices(self) -> list[str]:

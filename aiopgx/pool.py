@@ -248,7 +248,8 @@ class Pool(PoolCore):
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
-        A connection with an open transaction is closed, with a ResourceWarning. One with open
+        A connection with an open transaction, or with callbacks of `add_listener()`, is closed,
+        with a ResourceWarning. One with open
         server-side cursors, or with a stream that was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
@@ -296,6 +297,9 @@ class Pool(PoolCore):
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif (left := getattr(conn, "_left", None)) is not None:
+            self._discard(conn)
+            warnings.warn(f"{left} on released connection", ResourceWarning)  # noqa: B028
         elif not self._keep(conn):
             self._discard(conn)
 
