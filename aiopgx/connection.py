@@ -18,6 +18,7 @@ import psycopg2.extras
 
 from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
+from ._stop import stop
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .inbox import Inbox
@@ -461,6 +462,30 @@ class Connection:
             return True  # about to connect to the first of several servers
         return self._wire.executing
 
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """Stop the statement that is being executed, and wait until it has ended; psycopg2's name.
+
+        Whoever executes it gets `psycopg2.errors.QueryCanceled`, and the connection stays open. It
+        is sure not to hit a later statement: those wait meanwhile. In a `pipeline()` it may be any
+        of those that were sent. Does nothing if nothing is being executed.
+
+        timeout: seconds, the connection's `cancel_timeout` if None. When they are over,
+            `asyncio.TimeoutError` is raised; the statement runs on, except where the server has not
+            even taken the request: then the connection is closed. New in aiopgx.
+        """
+        refusal = self._wire.misplaced("cancel")
+        if refusal is not None:
+            raise refusal
+        if self.closed:
+            raise self._wire.closed_error("connection already closed")
+        limit = self._cancel_timeout if timeout is None else timeout
+        stopping = stop(self._wire, limit)
+        if stopping is None:
+            return
+        await asyncio.wait([stopping.done])
+        if not stopping.done.result():
+            raise asyncio.TimeoutError(f"the server has not stopped the statement in {limit:g} s")
+
     # Closing
 
     def close(self) -> "asyncio.Future[None]":
@@ -703,9 +728,6 @@ class Connection:
 
     async def tpc_recover(self) -> None:
         raise _refused("tpc_recover")
-
-    async def cancel(self) -> None:
-        raise _refused("cancel")
 
     async def reset(self) -> None:
         raise _refused("reset")

@@ -334,7 +334,11 @@ class Cursor:
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()
-        elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
+        elif (
+            isinstance(exc, QueryCanceledError)
+            and not self._conn._raise_query_canceled
+            and waiter not in self._wire.stopped  # by Connection.cancel()
+        ):
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
