@@ -161,10 +161,14 @@ cdef class Wire(Link):
     cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.
 
+        So for everything behind tpc_prepare().
         session: whose requests wait for each other instead.
         """
         if self.is_forked() or _get_running_loop() is not self.loop:
             return self.misplaced(caller)
+        if self.prepared:
+            return psycopg2.ProgrammingError(
+                f"{caller.rpartition('.')[2]} cannot be used with a prepared two-phase transaction")
         if session is None:
             session = self.shared
         if self.users > 0 and (session is None or not self._all_of(session)):

@@ -15,7 +15,9 @@ from typing import Any, overload
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+from psycopg2.extensions import STATUS_BEGIN, STATUS_PREPARED, TRANSACTION_STATUS_IDLE
 
+from . import two_phase
 from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from ._stop import stop
@@ -142,6 +144,7 @@ class Connection:
     _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
+    _xid: psycopg2.extensions.Xid | None = None  # of the two-phase transaction that is open
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
     def __init__(
@@ -237,7 +240,7 @@ class Connection:
             error = expired(raw)
         return error
 
-    def _refusal(self) -> RuntimeError | None:
+    def _refusal(self) -> Exception | None:
         """The error for connecting twice, or in another event loop or process."""
         if self._begun:
             return RuntimeError("connect() called on a connection that was connected before")
@@ -302,7 +305,7 @@ class Connection:
         impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
         return Cursor(self, impl, timeout, self._echo)
 
-    async def _command(self, operation: str, timeout: float | None = None) -> None:
+    async def _command(self, operation: str | bytes, timeout: float | None = None) -> None:
         """Execute something on behalf of a method."""
         cursor = self._plain_cursor(self._timeout if timeout is None else timeout)
         try:
@@ -486,6 +489,32 @@ class Connection:
         if not stopping.done.result():
             raise asyncio.TimeoutError(f"the server has not stopped the statement in {limit:g} s")
 
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Make the session as good as new; asyncpg's and psycopg2's name.
+
+        Rolls back, and then DISCARD ALL: settings, LISTENs, temporary tables, advisory locks,
+        prepared statements and server-side cursors are gone, and with them the callbacks of
+        add_listener() and unread notifications. A prepared two-phase transaction stays prepared.
+
+        timeout: seconds for each of the two statements, the connection's if None. New in aiopgx.
+        """
+        wire = self._wire
+        self._refuse_in_pipeline("reset")
+        prepared, wire.prepared = wire.prepared, False
+        try:
+            if wire.status != TRANSACTION_STATUS_IDLE:
+                await self._command("ROLLBACK", timeout)
+            await self._command("DISCARD ALL", timeout)
+        except BaseException:
+            wire.prepared = prepared
+            raise
+        self._xid = None
+        self._inbox.reset()
+
+    def _refuse_in_pipeline(self, name: str) -> None:
+        if self._wire.shared is not None:
+            raise psycopg2.ProgrammingError(f"{name} cannot be used in a pipeline")
+
     # Closing
 
     def close(self) -> "asyncio.Future[None]":
@@ -574,6 +603,8 @@ class Connection:
     @property
     def _left(self) -> str | None:
         """What the next user of a connection must not find, if there is something."""
+        if self._wire.prepared:
+            return f"Prepared transaction {self._xid} left"
         return self._inbox.left
 
     @property
@@ -684,7 +715,9 @@ class Connection:
 
     @property
     def status(self) -> int:
-        """psycopg2's status of the connection."""
+        """psycopg2's status of the connection; STATUS_BEGIN only in a two-phase transaction."""
+        if self._xid is not None:
+            return STATUS_PREPARED if self._wire.prepared else STATUS_BEGIN
         status: int = self._conn.status
         return status
 
@@ -706,6 +739,33 @@ class Connection:
         """Return a transaction ID for two-phase commit."""
         return self._conn.xid(format_id, gtrid, bqual)
 
+    # Two-phase commit; new in aiopgx, as psycopg2's synchronous connections have it
+
+    async def tpc_begin(self, xid: Any) -> None:
+        """Open a two-phase transaction. xid: what xid() returned, or a str."""
+        await two_phase.begin(self, xid)
+
+    async def tpc_prepare(self) -> None:
+        """Prepare the transaction: the server keeps it, also if the connection is lost.
+
+        Until tpc_commit() or tpc_rollback() nothing can be executed. Raises
+        `psycopg2.errors.InFailedSqlTransaction` if an error had aborted the transaction, which is
+        then over; psycopg2 says nothing.
+        """
+        await two_phase.prepare(self)
+
+    async def tpc_commit(self, xid: Any = None) -> None:
+        """Commit the transaction, prepared or not; with an xid, one that was prepared anywhere."""
+        await two_phase.finish(self, "COMMIT", xid)
+
+    async def tpc_rollback(self, xid: Any = None) -> None:
+        """Roll the transaction back, prepared or not; with an xid, as tpc_commit()."""
+        await two_phase.finish(self, "ROLLBACK", xid)
+
+    async def tpc_recover(self) -> list[Any]:
+        """Return the IDs of the prepared transactions of the server, of all databases."""
+        return await two_phase.recover(self)
+
     # What connections in autocommit refuse: a silent no-op would lose data
 
     async def commit(self) -> None:
@@ -713,24 +773,6 @@ class Connection:
 
     async def rollback(self) -> None:
         raise _refused("rollback")
-
-    async def tpc_begin(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_begin")
-
-    async def tpc_prepare(self) -> None:
-        raise _refused("tpc_prepare")
-
-    async def tpc_commit(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_commit")
-
-    async def tpc_rollback(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_rollback")
-
-    async def tpc_recover(self) -> None:
-        raise _refused("tpc_recover")
-
-    async def reset(self) -> None:
-        raise _refused("reset")
 
     async def set_session(self, *args: Any, **kwargs: Any) -> None:
         raise _refused("set_session")

@@ -243,7 +243,7 @@ class Cursor:
             raise ValueError(f"size must be a positive number of rows, not {size!r}")
         return RowStream(self, operation, parameters, size, timeout)
 
-    async def _command(self, operation: str) -> None:
+    async def _command(self, operation: str | bytes) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
         refusal = self._wire.refusal("cursor.execute", self._session)
         if refusal is not None:
