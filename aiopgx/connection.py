@@ -18,8 +18,10 @@ import psycopg2.extras
 from psycopg2.extensions import STATUS_BEGIN, STATUS_PREPARED, TRANSACTION_STATUS_IDLE
 
 from . import two_phase
+from ._cancel import LAST
 from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
+from ._redact import make_clear, without_passwords
 from ._stop import stop
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
@@ -38,6 +40,7 @@ from .transaction import (
 from .utils import (
     ClosableQueue,
     _ContextManager,
+    bounded,
     create_completed_future,
     get_running_loop,
     trim,
@@ -125,12 +128,17 @@ def connect(
         notifies_max=notifies_max,
         **kwargs,
     )
-    return _ContextManager[Connection](connection, disconnect)
+    return _ContextManager[Connection](connection, disconnect, _drop)
 
 
 async def disconnect(c: "Connection") -> None:
     """Close a connection."""
     await c.close()
+
+
+async def _drop(c: "Connection") -> None:
+    """Close a connection because of an exception, which is to be seen at once."""
+    c.close()
 
 
 class Connection:
@@ -182,12 +190,14 @@ class Connection:
         self._cancel_timeout = cancel_timeout
         self._raise_query_canceled = bool(raise_query_canceled)
         self._arguments = (dsn, kwargs)
-        self._plan = plan(dsn, kwargs)
-        if self._plan is None:
-            self._open()
-            self._dsn = self._conn.dsn
-        else:
-            self._dsn = self._plan.dsn
+        try:
+            self._plan = plan(dsn, kwargs)
+            if self._plan is None:
+                self._open()
+        except psycopg2.Error as error:
+            make_clear(error, dsn)
+            raise
+        self._dsn = without_passwords(self._conn.dsn if self._plan is None else self._plan.dsn)
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
@@ -260,6 +270,9 @@ class Connection:
         try:
             try:
                 await self._reach()
+            except psycopg2.Error as error:
+                make_clear(error, self._arguments[0])
+                raise
             finally:
                 del self._arguments  # there may be a password in them
             oids = await self._get_oids() if self._enable_hstore else None
@@ -521,10 +534,15 @@ class Connection:
         """Close the connection. Takes effect at the call; awaiting the result is allowed.
 
         A query in flight is cancelled on the server, and whoever waits for it gets an
-        `psycopg2.OperationalError`. An open transaction is lost.
+        `psycopg2.OperationalError`. An open transaction is lost. Whoever awaits the result waits
+        until the server has stopped the query, a second at most.
         """
-        if self._wire is not None:
-            self._wire.close()
+        wire = self._wire
+        if wire is not None:
+            wire.close()
+            leaving = wire.leaving
+            if leaving is not None and asyncio._get_running_loop() is self._loop:
+                return bounded(self._loop, leaving, LAST)
         return create_completed_future(self._loop)
 
     @property
@@ -541,7 +559,9 @@ class Connection:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self.close()
+        closing = self.close()
+        if exc_type is None:  # else it is to be seen at once
+            await closing
 
     def __del__(self) -> None:
         wire = self._wire

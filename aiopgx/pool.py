@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from ._cancel import LAST
 from ._pool import PoolCore, status_of
 from .connection import TIMEOUT, Connection, Cursor, connect
 from .log import logger
@@ -191,6 +192,7 @@ class Pool(PoolCore):
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
+        self._endings: set[asyncio.Future[None]] = set()  # as _leaving, while the pool is closing
 
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
@@ -309,11 +311,17 @@ class Pool(PoolCore):
 
     def _part(self, conn: Any) -> None:
         """A connection is closed. Its place is taken until the server has stopped its query."""
-        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
-        if leaving is not None and not leaving.done() and not self._closing:
-            self._leaving.add(leaving)
-            leaving.add_done_callback(partial(_left, weakref.ref(self)))
+        self._note_end(conn)
         self._settle()
+
+    def _note_end(self, conn: Any) -> None:
+        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
+        if leaving is not None and not leaving.done():
+            if self._closing:
+                self._endings.add(leaving)
+            else:
+                self._leaving.add(leaving)
+                leaving.add_done_callback(partial(_left, weakref.ref(self)))
 
     async def _wait(self) -> Any:
         """Queue up for a connection."""
@@ -454,11 +462,13 @@ class Pool(PoolCore):
         self._loop.call_soon_threadsafe(self._cut_off)
 
     def _cut_off(self) -> None:
-        for conn in self._used:
+        used = set(self._used)
+        self._terminated |= used
+        self._used.clear()
+        for conn in used:
             if not conn.closed:
                 conn.close()
-        self._terminated |= self._used
-        self._used.clear()
+            self._note_end(conn)
         for task in self._connects:
             task.cancel()
         for conn in list(self._clearing.values()):
@@ -471,6 +481,8 @@ class Pool(PoolCore):
 
     async def wait_closed(self) -> None:
         """Close the free connections, and wait until all others have come back.
+
+        What was cancelled with its connection is waited for, too, for a second at most.
 
         Raises RuntimeError if `close()` was not called.
         """
@@ -486,6 +498,8 @@ class Pool(PoolCore):
                 await closer
             finally:
                 self._closers.remove(closer)
+        if endings := self._leaving | self._endings:
+            await asyncio.wait(endings, timeout=LAST)
         self._closed = True
 
     def cursor(

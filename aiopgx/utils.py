@@ -14,6 +14,22 @@ get_running_loop = asyncio.get_running_loop
 _TObj = TypeVar("_TObj")
 
 
+def bounded(
+    loop: asyncio.AbstractEventLoop, awaited: "asyncio.Future[Any]", seconds: float
+) -> "asyncio.Future[None]":
+    """Return a future that is done when `awaited` is, or when the time is over."""
+    future: asyncio.Future[None] = loop.create_future()
+
+    def end(_: Any = None) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    timer = loop.call_later(seconds, end)
+    awaited.add_done_callback(end)
+    future.add_done_callback(lambda _: timer.cancel())
+    return future
+
+
 def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
     """Return a future of `loop` that is done, with the result None."""
     future = loop.create_future()

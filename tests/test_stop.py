@@ -1,6 +1,7 @@
 """Connection.cancel(): one statement ends, its connection stays."""
 
 import asyncio
+import contextlib
 import os
 
 import psycopg2
@@ -140,7 +141,7 @@ async def test_in_a_transaction(ours, connect, side):
 async def test_never_the_next_one(ours, connect):
     """Statements that end by themselves about when the request arrives."""
     conn = await connect()
-    for n in range(10_000 if LONG else 40):
+    for n in range(10_000 if LONG else 25):
         running = await underway(conn, fetch(conn, f"SELECT pg_sleep({n % 5 / 10000})"))
         stopping = asyncio.create_task(conn.cancel())
         outcome = (await asyncio.gather(running, return_exceptions=True))[0]
@@ -156,15 +157,14 @@ def slow(dsn, connect):
     async def make(stack, **habits):
         port = int(parse_dsn(dsn).get("port", 5432))
         way = stack.enter_context(proxy(port, **{"delay": 0.2, **habits}))
-        return await connect(make_dsn(dsn, host="127.0.0.1", port=way))
+        plain = {"sslmode": "disable", "gssencmode": "disable"}
+        return await connect(make_dsn(dsn, host="127.0.0.1", port=way, **plain))
 
     return make
 
 
 @pytest.fixture
 def stack():
-    import contextlib
-
     with contextlib.ExitStack() as stack:
         yield stack
 

@@ -10,7 +10,6 @@ from psycopg2.extensions import Xid
 from support import fetch, scalar, side_connection, until
 
 
-
 @pytest.fixture(scope="module")
 def preparing(dsn):
     with side_connection(dsn) as conn, conn.cursor() as cursor:
