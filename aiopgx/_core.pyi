@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 
@@ -9,13 +9,16 @@ from .utils import ClosableQueue
 
 def check_timeout(timeout: Any) -> int: ...
 
+class _Inbox(Protocol):
+    def put_nowait(self, notify: Any, /) -> None: ...
+
 class Wire:
     plans: Plans | None
     def __init__(
         self,
         raw: Any,
         loop: asyncio.AbstractEventLoop,
-        inbox: asyncio.Queue[Any],
+        inbox: _Inbox,
         notifies: ClosableQueue,
         cancel_timeout: float,
     ) -> None: ...

@@ -811,9 +811,3 @@ cdef class Wire(Link):
             return 0
         self.piping = False
         return 1
-
-
-
-
-
-

@@ -30,38 +30,12 @@ _OURS = """
     cancel_timeout cursor_factory dsn echo enable_hstore enable_json enable_uuid maxsize minsize
     notifies_max on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled timeout
 """
-LIBPQ = [
-    "application_name",
-    "client_encoding",
-    "connect_timeout",
-    "dbname",
-    "fallback_application_name",
-    "gssencmode",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "options",
-    "passfile",
-    "password",
-    "port",
-    "replication",
-    "requirepeer",
-    "service",
-    "sslcert",
-    "sslcrl",
-    "sslkey",
-    "sslmode",
-    "sslpassword",
-    "sslrootcert",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-]
+LIBPQ = """
+    application_name client_encoding connect_timeout dbname fallback_application_name gssencmode
+    host hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname
+    load_balance_hosts options passfile password port replication requirepeer service sslcert
+    sslcrl sslkey sslmode sslpassword sslrootcert target_session_attrs tcp_user_timeout user
+"""
 
 
 def explained(
@@ -86,5 +60,5 @@ def _known(name: str) -> bool:
 def _meant(name: str) -> str:
     if name in _ELSEWHERE:
         return f": use {_ELSEWHERE[name]}"
-    close = difflib.get_close_matches(name, [*_OURS.split(), *LIBPQ], 1)
+    close = difflib.get_close_matches(name, (_OURS + LIBPQ).split(), 1)
     return "".join(f": did you mean {other}?" for other in close)

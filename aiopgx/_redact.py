@@ -24,13 +24,13 @@ _SECRETS = [
         r"^\s*(?:[\w+.-]+:/+)?[^:@]*?:(.*)@",
         r"[?&]\w*password=([^&]*)",
         r"\b\w*password\s*=\s*('(?:[^'\\]|\\.)*'?\S*)",
-        rf"\b\w*password\s*=\s*(.*?)(?=\s+(?:{'|'.join(LIBPQ)})\s*=|$)",
+        rf"\b\w*password\s*=\s*(.*?)(?=\s+(?:{'|'.join(LIBPQ.split())})\s*=|$)",
     )
 ]
 
 
 def make_clear(error: BaseException, dsn: Any) -> None:
-    """Take passwords out of an error of connecting, and out of those behind it; say what it lacks."""
+    """Take passwords out of an error of connecting, and of those behind it; give words to none."""
     if isinstance(dsn, bytes):
         dsn = dsn.decode(errors="replace")
     behind: BaseException | None = error

@@ -643,7 +643,7 @@ class Connection:
     @property
     def dsn(self) -> str:
         """The connection string, without the password."""
-        return self._dsn  # type: ignore[no-any-return]
+        return self._dsn
 
     @property
     def timeout(self) -> float | None:
@@ -737,7 +737,7 @@ class Connection:
     def status(self) -> int:
         """psycopg2's status of the connection; STATUS_BEGIN only in a two-phase transaction."""
         if self._xid is not None:
-            return STATUS_PREPARED if self._wire.prepared else STATUS_BEGIN
+            return int(STATUS_PREPARED if self._wire.prepared else STATUS_BEGIN)
         status: int = self._conn.status
         return status
 

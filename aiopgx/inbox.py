@@ -34,7 +34,8 @@ def quoted_channel(conn: "Connection", channel: str) -> str:
         raise ValueError(f"channel must not be longer than {_MAX_NAME} bytes: {channel!r}")
     if conn.closed:
         raise conn._wire.closed_error("connection already closed")
-    return quote_ident(channel, conn._wire.raw)
+    quoted: str = quote_ident(channel, conn._wire.raw)
+    return quoted
 
 
 class Inbox:

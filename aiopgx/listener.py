@@ -1,4 +1,4 @@
-"""Listener: notifications for as long as the program wants, over as many connections as it takes."""
+"""Listener: notifications over as many connections as it takes."""
 
 import asyncio
 import inspect
@@ -96,8 +96,8 @@ class Listener:
     async def close(self) -> None:
         """Stop listening. An iteration ends, and the pool has its connection back."""
         self._closed = True
-        if self._pause is not None and not self._pause.done():
-            self._pause.set_result(None)
+        if self._pause is not None:
+            _wake(self._pause)
         conn, self._conn = self._conn, None
         if conn is None:
             return
@@ -241,7 +241,7 @@ class Listener:
         """Wait for so long, or until close() is called."""
         loop = asyncio.get_running_loop()
         self._pause = pause = loop.create_future()
-        timer = loop.call_later(seconds, lambda: pause.done() or pause.set_result(None))
+        timer = loop.call_later(seconds, _wake, pause)
         try:
             await pause
         finally:
@@ -258,6 +258,11 @@ class Listener:
         tb: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _wake(pause: "asyncio.Future[None]") -> None:
+    if not pause.done():
+        pause.set_result(None)
 
 
 def _keepalives(dsn: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def _refused_when_prepared(name: str) -> psycopg2.ProgrammingError:
 def _statement(conn: "Connection", verb: str, xid: Xid) -> bytes:
     literal = QuotedString(str(xid))
     literal.prepare(conn._wire.raw)
-    return verb.encode() + b" " + literal.getquoted()
+    quoted: bytes = literal.getquoted()
+    return verb.encode() + b" " + quoted
 
 
 async def begin(conn: "Connection", xid: Any) -> None:

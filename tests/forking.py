@@ -27,7 +27,7 @@ async def main(how, dsn):
     pid = os.fork()
     if pid == 0:
         end_child(how)
-    os.waitpid(pid, 0)
+    os.waitpid(pid, 0)  # noqa: ASYNC222
     await asyncio.wait_for(use(conn, dsn), 10)
     await conn.close()
     print("the parent is unharmed")

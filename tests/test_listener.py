@@ -203,7 +203,8 @@ async def test_beside_notifies(ours, connect, side, wanted):
     """Who asks for the queue gets everything from then on; else it does not fill."""
     conn = await connect()
     heard = Heard()
-    queue = conn.notifies if wanted == "before" else None
+    if wanted == "before":
+        assert conn.notifies.empty()
     await conn.add_listener("news", heard)
     await conn.execute("LISTEN other")
     notify(side, "news", "1")
@@ -211,7 +212,7 @@ async def test_beside_notifies(ours, connect, side, wanted):
     await until(lambda: heard)
     await until(lambda: conn._notifies.qsize() == (2 if wanted == "before" else 1))
     if wanted == "after":
-        queue = conn.notifies
+        assert not conn.notifies.empty()
     notify(side, "news", "3")
     await until(lambda: len(heard) == 2)
     expected = {"before": ["1", "2", "3"], "after": ["2", "3"], "never": ["2"]}[wanted]

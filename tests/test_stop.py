@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import os
+import io
 
 import psycopg2
 import psycopg2.errors
@@ -30,8 +30,7 @@ async def streamed(conn):
 
 async def copied_out(conn):
     async with conn.cursor() as cursor:
-        with open(os.devnull, "wb") as file:
-            await cursor.copy_expert(f"COPY ({SLEEP}) TO STDOUT", file)
+        await cursor.copy_expert(f"COPY ({SLEEP}) TO STDOUT", io.BytesIO())
 
 
 async def copied_in(conn):

@@ -99,8 +99,7 @@ def seen(value):
     """What a program sees of what was returned."""
     if isinstance(value, list):
         return [
-            (type(xid), repr(xid), xid.format_id, xid.gtrid, xid.bqual, type(xid.prepared))
-            + (xid.owner, xid.database)
+            (type(xid), repr(xid), [*xid], type(xid.prepared), xid.owner, xid.database)
             for xid in value
         ]
     return value
