@@ -152,6 +152,7 @@ class Connection:
     _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
+    _left: str | None = None  # see _note_left()
     _xid: psycopg2.extensions.Xid | None = None  # of the two-phase transaction that is open
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
@@ -523,6 +524,7 @@ class Connection:
             raise
         self._xid = None
         self._inbox.reset()
+        self._note_left()
 
     def _refuse_in_pipeline(self, name: str) -> None:
         if self._wire.shared is not None:
@@ -620,12 +622,11 @@ class Connection:
         """
         await self._inbox.remove(self, channel, callback)
 
-    @property
-    def _left(self) -> str | None:
-        """What the next user of a connection must not find, if there is something."""
+    def _note_left(self) -> None:
+        """Note what the next user must not find: callbacks, a prepared transaction."""
+        self._left = self._inbox.left
         if self._wire.prepared:
-            return f"Prepared transaction {self._xid} left"
-        return self._inbox.left
+            self._left = f"Prepared transaction {self._xid} left"
 
     @property
     def notices(self) -> list[str]:

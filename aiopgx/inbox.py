@@ -114,13 +114,14 @@ class Inbox:
             conn._notifies._close_event.add_done_callback(self._ended)
         callbacks = self.callbacks.setdefault(channel, {})
         callbacks.setdefault(callback, copy_context())  # before LISTEN: nothing is missed
+        conn._note_left()
         if channel in self._listening:
             return
         try:
             await conn._command(f"LISTEN {identifier}")
         except BaseException:
             callbacks.pop(callback, None)
-            self._forget_unused(channel)
+            self._forget_unused(conn, channel)
             raise
         self._listening.add(channel)
 
@@ -138,11 +139,12 @@ class Inbox:
             callbacks[callback] = context  # the server listens on
             self._listening.add(channel)
             raise
-        self._forget_unused(channel)
+        self._forget_unused(conn, channel)
 
-    def _forget_unused(self, channel: str) -> None:
+    def _forget_unused(self, conn: "Connection", channel: str) -> None:
         if not self.callbacks.get(channel, True):
             del self.callbacks[channel]
+        conn._note_left()
 
     def reset(self) -> None:
         """The server does not listen any more: forget the callbacks, and what is unread."""

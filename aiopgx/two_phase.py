@@ -66,6 +66,7 @@ async def prepare(conn: "Connection") -> None:
             f"the transaction could not be prepared, since it was aborted; the server did {done}"
         )
     wire.prepared = True
+    conn._note_left()
 
 
 async def finish(conn: "Connection", verb: str, xid: Any) -> None:
@@ -99,6 +100,7 @@ async def finish(conn: "Connection", verb: str, xid: Any) -> None:
             wire.prepared = True
             raise
     conn._xid = None
+    conn._note_left()
 
 
 async def recover(conn: "Connection") -> list[Xid]:
