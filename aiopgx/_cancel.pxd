@@ -14,6 +14,7 @@ cdef class Stopper:
     cdef _Request request
     cdef object loop
     cdef object told
+    cdef object waiter
     cdef object timer
     cdef double delay           # seconds
     cdef bint watching          # a request is under way

@@ -230,6 +230,7 @@ cdef class Stopper:
     is under way hits whatever runs when it arrives, so nothing may be sent meanwhile.
 
     told: is told whether one is under way.
+    waiter: a future; when it is done, what runs is another's. None if whoever asks looks to that.
     """
 
     def __cinit__(self, loop, told):
@@ -243,6 +244,8 @@ cdef class Stopper:
         return 0
 
     def ask(self):
+        if self.waiter is not None and self.waiter.done():
+            return
         self.timer = self.loop.call_later(self.delay, self.ask)
         self.delay *= 2
         if not self.watching:

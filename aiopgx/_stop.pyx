@@ -33,6 +33,7 @@ cdef class Stop:
         loop = self.wire.loop
         self.done = loop.create_future()
         self.stopper = Stopper(loop, self.asked)
+        self.stopper.waiter = self.target.waiter
         self.timer = loop.call_later(limit, self.expire)
         self.target.waiter.add_done_callback(self.look)
         return self.stopper.start(self.wire.conn, self.wire.raw)

@@ -141,7 +141,8 @@ async def test_never_the_next_one(ours, connect):
     """Statements that end by themselves about when the request arrives."""
     conn = await connect()
     for n in range(10_000 if LONG else 25):
-        running = await underway(conn, fetch(conn, f"SELECT pg_sleep({n % 5 / 10000})"))
+        running = asyncio.create_task(fetch(conn, f"SELECT pg_sleep({n % 5 / 10000})"))
+        await asyncio.sleep(0)
         stopping = asyncio.create_task(conn.cancel())
         outcome = (await asyncio.gather(running, return_exceptions=True))[0]
         assert isinstance(outcome, (list, QueryCanceled))
