@@ -8,7 +8,7 @@ import sys
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, overload
 
@@ -23,11 +23,13 @@ from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from ._redact import make_clear, without_passwords
 from ._stop import stop
+from ._traced import TracedCursor, TracedNamedCursor
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .inbox import Inbox
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
+from .tracing import STATEMENTS, Tracer, Tracing, tracing_of
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -82,12 +84,14 @@ def connect(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
     notifies_max: int | None = None,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Connection]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
@@ -95,7 +99,8 @@ def connect(
     dsn, kwargs: as for `psycopg2.connect()`: a URL or `key=value` pairs, and single parameters.
     timeout: seconds, for connecting and as the default of each statement; None for no limit.
     enable_json, enable_hstore, enable_uuid: give values of these types as Python objects.
-    echo: log each statement to the logger "aiopg" at level INFO.
+    echo: log each statement, with its parameters, to the logger "aiopg" at level INFO. "statements"
+        (new in aiopgx) logs them without parameters.
     cancel_timeout: seconds that the server gets to stop a query whose connection was closed; then
         it is left to itself. Nobody waits for that, but a pool counts the connection until then.
         New in aiopgx.
@@ -111,13 +116,17 @@ def connect(
     notifies_max: how many notifications may be unread; None for no limit. Those that come then are
         thrown away, and in their place `notifies.get()` raises an `OperationalError` that tells how
         many; the connection goes on. New in aiopgx.
+    tracer: a function, or a list of them, that is told of all operations: see
+        `aiopgx.tracing.Tracer` and docs/observability.md. New in aiopgx.
+    slow_query: seconds; a statement that takes as long is logged at level WARNING, without its
+        parameters. New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
     connection = Connection(
         dsn,
         timeout,
-        bool(echo),
+        echo,
         enable_hstore=enable_hstore,
         enable_uuid=enable_uuid,
         enable_json=enable_json,
@@ -126,6 +135,8 @@ def connect(
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
         notifies_max=notifies_max,
+        tracer=tracer,
+        slow_query=slow_query,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect, _drop)
@@ -154,13 +165,14 @@ class Connection:
     _begun = False
     _left: str | None = None  # see _note_left()
     _xid: psycopg2.extensions.Xid | None = None  # of the two-phase transaction that is open
+    _tracing: Tracing | None = None  # if somebody wants to be told
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
     def __init__(
         self,
         dsn: str | None,
         timeout: float | None,
-        echo: bool = False,
+        echo: bool | str = False,
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
@@ -169,6 +181,8 @@ class Connection:
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
         notifies_max: int | None = None,
+        tracer: Tracer | Sequence[Tracer] | None = None,
+        slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
         self._plans = Plans(
@@ -183,11 +197,12 @@ class Connection:
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
         self._loop = get_running_loop()
+        self._tracing = tracing_of(self._loop, tracer, slow_query, echo)
         kwargs["async_"] = kwargs.pop("async", True)
         kwargs.pop("loop", None)  # an argument of aiopg's before 1.0
         self._timeout = timeout
         self._last_usage = self._loop.time()
-        self._echo = echo
+        self._echo = bool(echo) and echo != STATEMENTS  # which its tracer logs
         self._cancel_timeout = cancel_timeout
         self._raise_query_canceled = bool(raise_query_canceled)
         self._arguments = (dsn, kwargs)
@@ -203,7 +218,10 @@ class Connection:
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
     def __await__(self) -> Generator[Any, None, "Connection"]:
-        return self._connect().__await__()
+        connecting = self._connect()
+        if self._tracing is not None:
+            connecting = self._tracing.connect(self, connecting)
+        return connecting.__await__()
 
     def _open(self, **server: str) -> None:
         """Let psycopg2 start to connect. server: parameters that name one of several servers."""
@@ -397,13 +415,14 @@ class Connection:
             named = self._named(name, scrollable, withhold)
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
-            return NamedCursor(
-                self, impl, named, self._portals, timeout, self._echo, isolation_level
-            )
+            kind = NamedCursor if self._tracing is None else TracedNamedCursor
+            return kind(self, impl, named, self._portals, timeout, self._echo, isolation_level)
         if scrollable is None and not withhold:
             impl = self._conn.cursor(**factory)
         else:
             impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
+        if self._tracing is not None:
+            return TracedCursor(self, impl, timeout, self._echo, isolation_level)
         return Cursor(self, impl, timeout, self._echo, isolation_level)
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
@@ -685,7 +704,7 @@ class Connection:
     @property
     def echo(self) -> bool:
         """Whether statements are logged."""
-        return self._echo
+        return self._echo or (self._tracing is not None and self._tracing.echoes)
 
     @property
     def cursor_factory(self) -> Any:

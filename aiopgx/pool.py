@@ -24,6 +24,7 @@ from .connection import TIMEOUT, Connection, Cursor, connect
 from .cursor import _close_cursor
 from .log import logger
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
+from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _OnConnect = Callable[[Connection], Awaitable[Any]]
@@ -43,7 +44,7 @@ def create_pool(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     on_connect: _OnConnect | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
@@ -57,7 +58,8 @@ def create_pool(
     max_in_flight: how many statements of `execute()` may share a connection.
     on_connect: a coroutine function, called with each new connection before it is given out.
 
-    Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
+    Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
+    connections are used. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
     coro = Pool.from_pool_fill(
@@ -178,7 +180,7 @@ class Pool(PoolCore):
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
-        echo: bool = False,
+        echo: bool | str = False,
         on_connect: _OnConnect | None = None,
         pool_recycle: float = -1.0,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -199,6 +201,7 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
+        self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
@@ -231,7 +234,7 @@ class Pool(PoolCore):
     @property
     def echo(self) -> bool:
         """Whether the connections log what they execute."""
-        return self._echo
+        return bool(self._echo)
 
     @property
     def timeout(self) -> float | None:
@@ -251,7 +254,9 @@ class Pool(PoolCore):
             raise RuntimeError(_CLOSED)
         self._check_loop()
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self, traced: bool = False) -> Connection:
+        if self._tracing is not None and not traced:
+            return await self._tracing.acquire(self, Pool._acquire(self, True))
         self._check_open()
         conn = self._take_good()
         if conn is None:
@@ -268,6 +273,8 @@ class Pool(PoolCore):
         server-side cursors, or with a stream that was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
+        if self._tracing is not None:
+            self._tracing.release(conn)
         conn = self._put_back(conn)
         if conn is None:
             return self._released
@@ -592,9 +599,10 @@ class Pool(PoolCore):
 
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and RuntimeError of a closed pool.
         """
-        return _ContextManager[SharedCursor](
-            execute(self, operation, parameters, timeout, cursor_factory, shared), _close_cursor
-        )
+        executing = execute(self, operation, parameters, timeout, cursor_factory, shared)
+        if self._tracing is not None:
+            executing = self._tracing.execute(executing, operation, parameters)
+        return _ContextManager[SharedCursor](executing, _close_cursor)
 
     def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager]:
         conn = yield from self._acquire().__await__()
