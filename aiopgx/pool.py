@@ -268,9 +268,9 @@ class Pool(PoolCore):
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
-        A connection with an open transaction, or with callbacks of `add_listener()`, is closed,
-        with a ResourceWarning. One with open
-        server-side cursors, or with a stream that was left early, is free once they have ended.
+        A connection with an open or a prepared transaction, or with callbacks of `add_listener()`,
+        is closed, with a ResourceWarning. One with open server-side cursors, or with a stream that
+        was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
         if self._tracing is not None:
