@@ -24,6 +24,7 @@ from .connection import (
     Transaction,
     connect,
 )
+from .listener import Listener
 from .named import NamedCursor
 from .pool import Pool, create_pool
 from .utils import get_running_loop
@@ -37,6 +38,7 @@ __all__ = (
     "DictCursor",
     "IsolationCompiler",
     "IsolationLevel",
+    "Listener",
     "NamedCursor",
     "NamedTupleCursor",
     "Pool",

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from ._cancel import LAST
 from ._pool import PoolCore, status_of
 from ._shared import Sharing
 from .connection import TIMEOUT, Connection, Cursor, connect
@@ -204,6 +205,7 @@ class Pool(PoolCore):
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
+        self._endings: set[asyncio.Future[None]] = set()  # as _leaving, while the pool is closing
 
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
@@ -266,8 +268,9 @@ class Pool(PoolCore):
     def release(self, conn: Connection) -> "asyncio.Future[None]":
         """Give a connection back. This happens at the call; what is returned need not be awaited.
 
-        A connection with an open transaction is closed, with a ResourceWarning. One with open
-        server-side cursors, or with a stream that was left early, is free once they have ended.
+        A connection with an open or a prepared transaction, or with callbacks of `add_listener()`,
+        is closed, with a ResourceWarning. One with open server-side cursors, or with a stream that
+        was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
         if self._tracing is not None:
@@ -316,6 +319,9 @@ class Pool(PoolCore):
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif (left := getattr(conn, "_left", None)) is not None:
+            self._discard(conn)
+            warnings.warn(f"{left} on released connection", ResourceWarning)  # noqa: B028
         elif not self._keep(conn):
             self._discard(conn)
 
@@ -331,11 +337,17 @@ class Pool(PoolCore):
 
     def _part(self, conn: Any) -> None:
         """A connection is closed. Its place is taken until the server has stopped its query."""
-        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
-        if leaving is not None and not leaving.done() and not self._closing:
-            self._leaving.add(leaving)
-            leaving.add_done_callback(partial(_left, weakref.ref(self)))
+        self._note_end(conn)
         self._settle()
+
+    def _note_end(self, conn: Any) -> None:
+        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
+        if leaving is not None and not leaving.done():
+            if self._closing:
+                self._endings.add(leaving)
+            else:
+                self._leaving.add(leaving)
+                leaving.add_done_callback(partial(_left, weakref.ref(self)))
 
     async def _wait(self) -> Any:
         """Queue up for a connection."""
@@ -482,14 +494,17 @@ class Pool(PoolCore):
         self._loop.call_soon_threadsafe(self._cut_off)
 
     def _cut_off(self) -> None:
-        for conn in self._used:
+        used = set(self._used)
+        self._terminated |= used
+        self._used.clear()
+        for conn in used:
             if not conn.closed:
                 conn.close()
-        self._terminated |= self._used
-        self._used.clear()
+            self._note_end(conn)
         self._sharing.end(RuntimeError(_CLOSED))
         for conn in list(self._shared):
             conn.close()
+            self._note_end(conn)
         for task in self._connects:
             task.cancel()
         for conn in list(self._clearing.values()):
@@ -502,6 +517,8 @@ class Pool(PoolCore):
 
     async def wait_closed(self) -> None:
         """Close the free connections, and wait until all others have come back.
+
+        What was cancelled with its connection is waited for, too, for a second at most.
 
         Raises RuntimeError if `close()` was not called.
         """
@@ -517,6 +534,8 @@ class Pool(PoolCore):
                 await closer
             finally:
                 self._closers.remove(closer)
+        if endings := self._leaving | self._endings:
+            await asyncio.wait(endings, timeout=LAST)
         self._closed = True
 
     def cursor(
