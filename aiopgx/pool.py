@@ -6,6 +6,7 @@ connect, runs in a task of its own and its result goes to whoever waits first.
 
 import asyncio
 import inspect
+import math
 import sys
 import warnings
 import weakref
@@ -17,12 +18,15 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from ._core import check_timeout
 from ._pool import PoolCore, status_of
+from ._stats import Stats, collect
 from .connection import TIMEOUT, Connection, Cursor, connect
 from .log import logger
+from .pool_upkeep import Pauses, TooManyRequests, Upkeep, hook, within
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
-_OnConnect = Callable[[Connection], Awaitable[Any]]
+_Hook = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
 
 _CLOSED = "Cannot acquire connection after closing pool"
@@ -39,7 +43,14 @@ def create_pool(
     enable_hstore: bool = True,
     enable_uuid: bool = True,
     echo: bool = False,
-    on_connect: _OnConnect | None = None,
+    on_connect: _Hook | None = None,
+    name: str | None = None,
+    check: _Hook | None = None,
+    reset: _Hook | None = None,
+    max_waiting: int = 0,
+    max_lifetime: float | None = None,
+    max_idle: float | None = None,
+    reconnect_timeout: float | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
@@ -50,6 +61,20 @@ def create_pool(
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
     on_connect: a coroutine function, called with each new connection before it is given out.
+
+    What follows is new in aiopgx, by psycopg_pool's names, and off by default. See docs/pool.md.
+
+    name: of the pool, in logs and in its repr.
+    check: a coroutine function, called with a connection before `acquire()` gives it out; one for
+        which it raises is replaced. `aiopgx.check_connection` asks the server.
+    reset: a coroutine function, called with a connection that was released, before anyone else
+        gets it; one for which it raises, or takes longer than `timeout`, is closed.
+        `aiopgx.discard_all` makes the session as good as new.
+    max_waiting: so many acquires may wait; the next raises `TooManyRequests`. 0 is no limit.
+    max_lifetime: seconds after which a connection is replaced, up to 5% less at random.
+    max_idle: seconds after which connections above minsize that were not needed are closed.
+    reconnect_timeout: seconds in which failed connects are repeated, with growing pauses, before
+        those who wait get the error. Lost connections are replaced in the background.
 
     Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
@@ -65,6 +90,13 @@ def create_pool(
         echo=echo,
         on_connect=on_connect,
         pool_recycle=pool_recycle,
+        name=name,
+        check=check,
+        reset=reset,
+        max_waiting=max_waiting,
+        max_lifetime=max_lifetime,
+        max_idle=max_idle,
+        reconnect_timeout=reconnect_timeout,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -172,15 +204,30 @@ class Pool(PoolCore):
         enable_hstore: bool = True,
         enable_uuid: bool = True,
         echo: bool = False,
-        on_connect: _OnConnect | None = None,
+        on_connect: _Hook | None = None,
         pool_recycle: float = -1.0,
+        name: str | None = None,
+        check: _Hook | None = None,
+        reset: _Hook | None = None,
+        max_waiting: int = 0,
+        max_lifetime: float | None = None,
+        max_idle: float | None = None,
+        reconnect_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
-        if minsize < 0:
-            raise ValueError("minsize should be zero or greater")
-        if maxsize and maxsize < minsize:
-            raise ValueError("maxsize should be not less than minsize")
+        _check_sizes(minsize, maxsize)
+        if not isinstance(max_waiting, int) or max_waiting < 0:
+            raise ValueError(f"max_waiting must be a number of acquires, not {max_waiting!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
+        self._name = name
+        self._check = hook("check", check)
+        self._reset = hook("reset", reset)
+        self._max_waiting = max_waiting
+        self._upkeep: Upkeep | None = None
+        if not (max_lifetime is max_idle is reconnect_timeout is None):
+            self._upkeep = Upkeep(self, max_lifetime, max_idle, reconnect_timeout)
+        self._hooked = reset is not None or max_lifetime is not None
+        self._stats = Stats()
         self._dsn = dsn
         self._timeout = timeout
         self._enable_json = enable_json
@@ -203,6 +250,7 @@ class Pool(PoolCore):
             failed = [task for task in connects if task.done() and task.exception() is not None]
             for task in failed or connects:
                 self._free.append(task.result())
+            self._unused = len(self._free)
         except BaseException:
             self._free.clear()
             for task in connects:
@@ -226,35 +274,101 @@ class Pool(PoolCore):
         """Seconds that `acquire()` may take; None if there is no limit."""
         return self._timeout
 
-    def acquire(self) -> _ContextManager[Connection]:
+    @property
+    def name(self) -> str | None:
+        """What the pool was named. New in aiopgx."""
+        return self._name
+
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's statistics: sizes now, and counters. New in aiopgx.
+
+        pool_min, pool_max (0: no limit), pool_size, pool_available, requests_waiting: as it is now.
+        requests_num, requests_queued, requests_wait_ms, requests_errors: acquires, those that had
+            to wait, how long they did in sum, those that failed.
+        usage_ms: how long connections were in use, in sum, those that still are until now.
+        returns_bad: connections that were released closed or not idle.
+        connections_num, connections_ms, connections_errors: connects, their duration in sum (of
+            those that succeeded), those that failed.
+        connections_lost: connections found broken before somebody used them.
+        """
+        return collect(self, False)
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the statistics, and let the counters start again from 0. New in aiopgx."""
+        return collect(self, True)
+
+    def acquire(self, *, timeout: float | None = None) -> _ContextManager[Connection]:
         """Get a connection: await it, or use it in `async with`, which releases it.
 
-        Raises `asyncio.TimeoutError`, RuntimeError if the pool is closed, or the error of a failed
-        connect.
-        """
-        return _ContextManager(self._acquire(), self.release)
+        timeout: seconds that it may take; the pool's if None, no limit if infinite. New in aiopgx.
 
-    async def _acquire(self) -> Connection:
+        Raises `asyncio.TimeoutError`, RuntimeError if the pool is closed, the error of a failed
+        connect, or `TooManyRequests`.
+        """
+        if timeout is None:
+            return _ContextManager(self._acquire(), self.release)
+        check_timeout(timeout)
+        return _ContextManager(self._acquire(timeout), self.release)
+
+    async def _acquire(self, timeout: float | None = None) -> Connection:
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
-        conn = self._take_good()
+        if self._check is not None:
+            return await self._acquire_checked(timeout)
+        conn = self._good
         if conn is None:
-            return await self._wait()  # type: ignore[no-any-return]
+            return await self._wait(self._timeout if timeout is None else timeout)  # type: ignore[no-any-return]
         if self._short:
-            self._top_up()
+            self._top_up_before(conn)
         return conn  # type: ignore[no-any-return]
 
-    def release(self, conn: Connection) -> "asyncio.Future[None]":
-        """Give a connection back. This happens at the call; what is returned need not be awaited.
+    async def _acquire_checked(self, timeout: float | None) -> Connection:
+        """Take connections, until there is one that `check` finds nothing wrong with."""
+        if timeout is None:
+            timeout = self._timeout
+        end = math.inf if timeout is None else self._loop.time() + timeout
+        pauses = Pauses()
+        conn = self._good
+        while True:
+            left = None if timeout is None else max(0.0, end - self._loop.time())
+            new = conn is None
+            if new:
+                conn = await self._wait(left)
+            error = await self._find_fault(conn, left)
+            if error is None:
+                return conn  # type: ignore[no-any-return]
+            try:
+                logger.warning("%r replaces a connection that failed its check: %r", self, error)
+                now = self._loop.time()
+                pause = pauses.next() if new else 0.0
+                if now + pause >= end:
+                    text = f"no connection that passed its check within {timeout:g} s"
+                    raise asyncio.TimeoutError(text) from error
+            finally:
+                del error  # an exception must not hold itself, by way of this frame
+            await asyncio.sleep(pause)
+            conn = self._take_good()
 
-        A connection with an open transaction is closed, with a ResourceWarning. One with open
-        server-side cursors, or with a stream that was left early, is free once they have ended.
-        Raises AssertionError if the connection is not one in use of this pool.
-        """
-        conn = self._put_back(conn)
-        if conn is None:
-            return self._released
+    async def _find_fault(self, conn: Any, limit: float | None) -> Exception | None:
+        """What `check` raises. Then the connection is closed."""
+        try:
+            assert self._check is not None
+            await within(limit, self._check(conn))
+            if self._short:
+                self._top_up()
+            return None
+        except BaseException as exc:
+            self._stats.connections_lost += 1
+            if conn not in self._terminated:
+                conn.close()
+            Pool.release(self, conn)
+            if not isinstance(exc, Exception):
+                raise
+            return exc
+
+    def _take_back(self, conn: Connection) -> "asyncio.Future[None]":
+        """What release() does with a connection that is not simply free again."""
         portals = getattr(conn, "_portals", None)  # stand-ins for connections have none
         if portals is not None:
             cleared = portals.close_all()
@@ -263,8 +377,7 @@ class Pool(PoolCore):
         ending = getattr(getattr(conn, "_wire", None), "ending", None)
         if ending is not None:
             return self._release_later(conn, ending)
-        self._free_or_close(conn)
-        return self._released
+        return self._free_or_close(conn)
 
     def _release_later(
         self, conn: Connection, cleared: "asyncio.Future[None]"
@@ -273,31 +386,76 @@ class Pool(PoolCore):
         released: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: "asyncio.Future[None]") -> None:
-            del self._clearing[cleared]
+            if self._clearing.pop(cleared, None) is None:
+                return
             if conn._portals is not None and not conn._portals.clean:
                 self._discard(conn)
             else:
-                self._free_or_close(conn)
+                followed = self._free_or_close(conn)
+                if not followed.done():
+                    followed.add_done_callback(partial(_pass_on, released))
+                    return
             self._settle()
-            if not released.done():
-                released.set_result(None)
+            _pass_on(released)
 
         self._clearing[cleared] = conn
         cleared.add_done_callback(release)
         return released
 
-    def _free_or_close(self, conn: Connection) -> None:
+    def _free_or_close(self, conn: Connection) -> "asyncio.Future[None]":
         if conn.closed:
+            self._stats.returns_bad += 1
             self._part(conn)
-            return
+            return self._released
         status = status_of(conn)
         if status != TRANSACTION_STATUS_IDLE:
+            self._stats.returns_bad += 1
             self._discard(conn)
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif self._upkeep is not None and self._upkeep.expired(conn):
+            self._discard(conn)
+        elif self._reset is not None and not (self._closing and not self._waiting):
+            return self._release_reset(conn)
         elif not self._keep(conn):
             self._discard(conn)
+        return self._released
+
+    def _release_reset(self, conn: Connection) -> "asyncio.Future[None]":
+        """Release a connection when `reset` is done with it."""
+        assert self._reset is not None
+        released: asyncio.Future[None] = self._loop.create_future()
+
+        def release(task: "asyncio.Future[Any]") -> None:
+            if self._clearing.pop(task, None) is None:
+                return
+            if timer is not None:
+                timer.cancel()
+            reason: object = None
+            if not task.done():
+                reason = f"not done within {self._timeout:g} s"
+                task.cancel()
+            elif task.cancelled():
+                reason = "cancelled"
+            elif task.exception() is not None:
+                reason = task.exception()
+            elif conn.closed or (status := status_of(conn)) != TRANSACTION_STATUS_IDLE:
+                reason = "closed" if conn.closed else f"left in transaction status {status}"
+            if reason is not None:
+                logger.warning("%r closes a connection whose reset failed: %r", self, reason)
+            if reason is not None or not self._keep(conn):
+                self._discard(conn)
+            self._settle()
+            _pass_on(released)
+
+        task = asyncio.ensure_future(self._reset(conn))
+        self._clearing[task] = conn
+        task.add_done_callback(release)
+        timer = None
+        if self._timeout is not None:
+            timer = self._loop.call_later(self._timeout, release, task)
+        return released
 
     def _discard(self, conn: Connection) -> None:
         conn.close()
@@ -311,26 +469,36 @@ class Pool(PoolCore):
             leaving.add_done_callback(partial(_left, weakref.ref(self)))
         self._settle()
 
-    async def _wait(self) -> Any:
+    async def _wait(self, timeout: float | None) -> Any:
         """Queue up for a connection."""
+        if self._max_waiting and self._waiting >= self._max_waiting:
+            self._stats.requests_errors += 1
+            raise TooManyRequests(f"{self._waiting} requests wait already for {self!r}")
+        self._stats.requests_queued += 1
+        start = self._loop.time()
         waiter: asyncio.Future[Any] = self._loop.create_future()
         self._waiters.append(waiter)
         timer = None
-        if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, self._expire, waiter)
         try:
-            self._settle()
-            self._top_up()
-            conn = await waiter
-            if conn in self._terminated:
-                raise RuntimeError(_CLOSED)
-            return conn
+            try:
+                if timeout is not None and timeout != math.inf:
+                    timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
+                self._catch_up()
+                self._settle()
+                self._top_up()
+                conn = await waiter
+                if conn in self._terminated:
+                    raise RuntimeError(_CLOSED)
+                return conn
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                self._stats.requests_wait_seconds += self._loop.time() - start
         except BaseException as exc:
+            self._stats.requests_errors += 1
             self._leave(waiter, exc)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             del waiter  # it holds the error, whose traceback holds this frame
 
     def _leave(self, waiter: "asyncio.Future[Any]", reason: BaseException) -> None:
@@ -346,30 +514,53 @@ class Pool(PoolCore):
         elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
             self._failed(None, exc)
 
-    def _expire(self, waiter: "asyncio.Future[Any]") -> None:
+    def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
         if waiter.done():
             return
-        waiting = sum(not other.done() for other in self._waiters)
         ending = f", {len(self._leaving)} being ended" if self._leaving else ""
-        waiter.set_exception(
-            asyncio.TimeoutError(
-                f"no connection within {self._timeout:g} s: {len(self._used)} of {self.maxsize} in "
-                f"use, {len(self._connects)} being connected{ending}, {waiting} waiting"
-            )
+        error = asyncio.TimeoutError(
+            f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
+            f"use, {len(self._connects)} being connected{ending}, {self._waiting} waiting"
         )
+        if self._upkeep is not None and self._upkeep.outage is not None:
+            error.__cause__ = self._upkeep.outage.error
+            error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
+        waiter.set_exception(error)
+
+    @property
+    def _repeating(self) -> Upkeep | None:
+        """Who sees to it that failed connects are repeated, if they are to be."""
+        upkeep = self._upkeep
+        return None if upkeep is None or upkeep.reconnect_timeout is None else upkeep
 
     def _settle(self) -> None:
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
-        for waiter in self._unserved():
-            self._start_connect(waiter)
+        if self._upkeep is None or not self._upkeep.pausing:
+            for waiter in self._unserved():
+                self._start_connect(waiter)
         if self._closing and not (self._used or self._connects or self._clearing):
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
 
+    def _catch_up(self) -> None:
+        """Free the places whose callbacks were not run: KeyboardInterrupt came in their place."""
+        for task in [task for task in self._connects if task.done()]:
+            self._connected(task)  # type: ignore[arg-type]
+        self._leaving -= {leaving for leaving in self._leaving if leaving.done()}
+
     def _top_up(self) -> None:
-        for _ in range(self._short):
-            self._start_connect(None)
+        if self._upkeep is None or not self._upkeep.pausing:
+            for _ in range(self._short):
+                self._start_connect(None)
+
+    def _top_up_before(self, conn: Connection) -> None:
+        """The same, for somebody who is about to get this connection."""
+        try:
+            self._top_up()
+        except BaseException:
+            Pool.release(self, conn)
+            raise
 
     def _start_connect(self, waiter: "asyncio.Future[Any] | None") -> None:
         task = self._loop.create_task(self._open())
@@ -390,23 +581,47 @@ class Pool(PoolCore):
 
     def _connected(self, task: "asyncio.Task[Connection]") -> None:
         """Give the outcome of a connect to those who wait for it."""
+        if task not in self._connects:
+            return
         waiter = self._connects.pop(task)
+        repeating = self._repeating
         if task.cancelled():
-            if waiter is not None:
+            if waiter is not None and repeating is None:
                 waiter.cancel()
         elif (exc := task.exception()) is not None:
+            self._stats.connections_errors += 1
             self._failed(waiter, exc)
-        elif not self._keep(task.result()):
-            task.result().close()
+        else:
+            if repeating is not None:
+                repeating.succeeded(self)
+            if not self._keep(task.result()):
+                task.result().close()
         self._settle()
+        if repeating is not None and not self._closing:
+            self._top_up()
+            repeating.go_on(self)
 
     def _failed(self, waiter: "asyncio.Future[Any] | None", exc: BaseException) -> None:
-        if waiter is not None and not waiter.done():
+        if (repeating := self._repeating) is not None and not self._closing:
+            repeating.failed(self, exc)
+        elif waiter is not None and not waiter.done():
             waiter.set_exception(exc)
         else:
             logger.warning("A connect of %r failed", self, exc_info=exc)
 
+    def _give_up(self, error: BaseException, after: float) -> None:
+        """Connects have failed for `reconnect_timeout`: tell those who wait."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                told = psycopg2.OperationalError(
+                    f"no connect within {after:.1f} s: {str(error).strip()}"
+                )
+                told.__cause__ = error
+                waiter.set_exception(told)
+
     async def _open(self) -> Connection:
+        start = self._loop.time()
+        self._stats.connections_num += 1
         conn: Connection = await connect(
             self._dsn,
             timeout=self._timeout,
@@ -423,7 +638,24 @@ class Pool(PoolCore):
                 conn.close()
                 self._part(conn)
                 raise
+        self._stats.connections_seconds += self._loop.time() - start
+        if self._upkeep is not None:
+            self._upkeep.welcome(conn)
         return conn
+
+    async def resize(self, minsize: int, maxsize: int) -> None:
+        """Change the sizes. New in aiopgx.
+
+        Free connections that are too many are closed, those in use when they come back; missing
+        ones are made in the background.
+        """
+        _check_sizes(minsize, maxsize)
+        self._check_loop()
+        for conn in self._limit(minsize, maxsize):
+            conn.close()
+        self._settle()
+        if not self._closing:
+            self._top_up()
 
     async def clear(self) -> None:
         """Close the free connections."""
@@ -435,6 +667,8 @@ class Pool(PoolCore):
         """Give out no more connections, except to those who wait; close what comes back."""
         if not self._closed:
             self._closing = True
+            if self._upkeep is not None:
+                self._upkeep.stop()
 
     def terminate(self) -> None:
         """Close the pool, and at once the connections that are in use. Any thread may call this.
@@ -453,12 +687,13 @@ class Pool(PoolCore):
         for conn in self._used:
             if not conn.closed:
                 conn.close()
-        self._terminated |= self._used
-        self._used.clear()
+        self._cut()
         for task in self._connects:
             task.cancel()
-        for conn in list(self._clearing.values()):
+        for future, conn in list(self._clearing.items()):
             conn.close()
+            if isinstance(future, asyncio.Task):
+                future.cancel()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(RuntimeError(_CLOSED))
@@ -475,6 +710,7 @@ class Pool(PoolCore):
         if not self._closing:
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
+        self._catch_up()
         while self._used or self._connects or self._clearing:
             closer = self._loop.create_future()
             self._closers.append(closer)
@@ -545,6 +781,11 @@ class Pool(PoolCore):
         self.close()
         await self.wait_closed()
 
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        cls = type(self)
+        return f"<{cls.__module__}.{cls.__qualname__}{name} object at {id(self):#x}>"
+
     def __del__(self) -> None:
         left = len(self._free)
         while self._free:
@@ -560,6 +801,19 @@ if sys.version_info >= (3, 12):
     inspect.markcoroutinefunction(Pool.cursor)
 else:
     Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
+
+
+def _check_sizes(minsize: int, maxsize: int | None) -> None:
+    if minsize < 0:
+        raise ValueError("minsize should be zero or greater")
+    if maxsize and maxsize < minsize:
+        raise ValueError("maxsize should be not less than minsize")
+
+
+def _pass_on(released: "asyncio.Future[None]", _: object = None) -> None:
+    """Wake who waits for a release."""
+    if not released.done():
+        released.set_result(None)
 
 
 def _close_connected(task: "asyncio.Task[Connection]") -> None:
