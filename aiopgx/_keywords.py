@@ -26,9 +26,9 @@ _ELSEWHERE = {
     "username": "user",
 }
 _OURS = """
-    cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid max_idle
-    max_lifetime max_waiting maxsize minsize name on_connect pool_recycle prepare_threshold
-    prepared_max raise_query_canceled reconnect_timeout reset timeout
+    cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid guard
+    max_buffer max_idle max_lifetime max_waiting maxsize minsize name on_connect pool_recycle
+    prepare_threshold prepared_max raise_query_canceled reconnect_timeout reset timeout
 """
 _LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode

@@ -17,6 +17,7 @@ class PoolCore:
     _closing: bool
     _closed: bool
     _hooked: bool
+    _wake: Any
     _crowded: bool
     _unused: int
     _stats: Any

@@ -71,6 +71,7 @@ cdef class PoolCore:
     cdef public bint _closing
     cdef public bint _closed
     cdef public bint _hooked        # what comes back goes through _take_back()
+    cdef public object _wake        # in debug mode, called with what is taken
     cdef public bint _crowded       # resize() has left more than there may be: some are in use
     cdef public Py_ssize_t _unused  # the least that were free at any time since it was set
     # statistics
@@ -169,6 +170,8 @@ cdef class PoolCore:
     cdef int _use(self, conn) except -1:
         self._clock()
         self._used.add(conn)
+        if self._wake is not None:
+            self._wake(conn)
         return 0
 
     cdef int _unuse(self, conn) except -1:

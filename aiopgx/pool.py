@@ -18,12 +18,20 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from ._buffers import find, held
 from ._core import check_timeout
 from ._pool import PoolCore, status_of
+from ._pool_contexts import (
+    _exit,
+    _PoolConnectionContextManager,
+    _PoolCursor,
+    _PoolCursorContextManager,
+)
 from ._stats import Stats, collect
-from .connection import TIMEOUT, Connection, Cursor, connect
+from .connection import TIMEOUT, Connection, connect
+from .guard import guarded, renewed, rest, wake
 from .log import logger
-from .pool_upkeep import Pauses, TooManyRequests, Upkeep, hook, within
+from .pool_upkeep import Pauses, TooManyRequests, Upkeep, check_sizes, count, hook, within
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _Hook = Callable[[Connection], Awaitable[Any]]
@@ -51,6 +59,8 @@ def create_pool(
     max_lifetime: float | None = None,
     max_idle: float | None = None,
     reconnect_timeout: float | None = None,
+    max_buffer: int | None = None,
+    guard: bool = False,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
@@ -62,7 +72,8 @@ def create_pool(
         -1 is never.
     on_connect: a coroutine function, called with each new connection before it is given out.
 
-    What follows is new in aiopgx, by psycopg_pool's names, and off by default. See docs/pool.md.
+    What follows is new in aiopgx and off by default, most of it by psycopg_pool's names. See
+    docs/pool.md.
 
     name: of the pool, in logs and in its repr.
     check: a coroutine function, called with a connection before `acquire()` gives it out; one for
@@ -75,6 +86,8 @@ def create_pool(
     max_idle: seconds after which connections above minsize that were not needed are closed.
     reconnect_timeout: seconds in which failed connects are repeated, with growing pauses, before
         those who wait get the error. Lost connections are replaced in the background.
+    max_buffer: bytes; a released connection whose buffers have grown larger is closed.
+    guard: refuse the use of a connection, and of its cursors, after its release.
 
     Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
@@ -97,6 +110,8 @@ def create_pool(
         max_lifetime=max_lifetime,
         max_idle=max_idle,
         reconnect_timeout=reconnect_timeout,
+        max_buffer=max_buffer,
+        guard=guard,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -105,85 +120,6 @@ def create_pool(
 async def _destroy_pool(pool: "Pool") -> None:
     pool.close()
     await pool.wait_closed()
-
-
-class _PoolConnectionContextManager:
-    """What `await pool` gives: `with (await pool) as conn` releases the connection at the end."""
-
-    __slots__ = ("_conn", "_pool")
-
-    def __init__(self, pool: "Pool", conn: Connection) -> None:
-        self._pool: Pool | None = pool
-        self._conn: Connection | None = conn
-
-    def __enter__(self) -> Connection:
-        assert self._conn is not None
-        return self._conn
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        pool, conn = self._pool, self._conn
-        self._pool = self._conn = None
-        if pool is not None and conn is not None:
-            pool.release(conn)
-
-    async def __aenter__(self) -> Connection:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, tb)
-
-
-class _PoolCursorContextManager:
-    """What `await pool.cursor()` gives: `with` closes the cursor and releases the connection."""
-
-    __slots__ = ("_conn", "_cursor", "_pool")
-
-    def __init__(self, pool: "Pool", conn: Connection, cursor: Cursor) -> None:
-        self._pool: Any = pool
-        self._conn: Any = conn
-        self._cursor: Any = cursor
-
-    def __enter__(self) -> Cursor:
-        return self._cursor  # type: ignore[no-any-return]
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        pool, conn, cursor = self._pool, self._conn, self._cursor
-        self._pool = self._conn = self._cursor = None
-        try:
-            cursor.close()
-        except psycopg2.ProgrammingError:
-            conn.close()  # a cursor that can't be closed: its connection is not to be used again
-            raise
-        finally:
-            pool.release(conn)
-
-
-class _PoolCursor(_ContextManager[_PoolCursorContextManager]):
-    """What `pool.cursor()` returns: await it for the manager, `async with` gives the cursor."""
-
-    __slots__ = ()
-
-    async def __aenter__(self) -> Cursor:  # type: ignore[override]
-        return (await super().__aenter__()).__enter__()
-
-
-async def _exit(manager: _PoolCursorContextManager) -> None:
-    manager.__exit__(None, None, None)
 
 
 class Pool(PoolCore):
@@ -213,20 +149,30 @@ class Pool(PoolCore):
         max_lifetime: float | None = None,
         max_idle: float | None = None,
         reconnect_timeout: float | None = None,
+        max_buffer: int | None = None,
+        guard: bool = False,
         **kwargs: Any,
     ) -> None:
-        _check_sizes(minsize, maxsize)
-        if not isinstance(max_waiting, int) or max_waiting < 0:
-            raise ValueError(f"max_waiting must be a number of acquires, not {max_waiting!r}")
+        check_sizes(minsize, maxsize)
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
         self._name = name
         self._check = hook("check", check)
         self._reset = hook("reset", reset)
-        self._max_waiting = max_waiting
+        self._max_waiting = count("max_waiting", max_waiting)
         self._upkeep: Upkeep | None = None
         if not (max_lifetime is max_idle is reconnect_timeout is None):
             self._upkeep = Upkeep(self, max_lifetime, max_idle, reconnect_timeout)
-        self._hooked = reset is not None or max_lifetime is not None
+        self._max_buffer = count("max_buffer", max_buffer)
+        self._guard = bool(guard)
+        self._rests = self._loop.get_debug() and not guard
+        self._wake = wake if self._rests else None
+        self._hooked = bool(
+            reset is not None
+            or max_lifetime is not None
+            or max_buffer is not None
+            or guard
+            or self._rests
+        )
         self._stats = Stats()
         self._dsn = dsn
         self._timeout = timeout
@@ -369,6 +315,8 @@ class Pool(PoolCore):
 
     def _take_back(self, conn: Connection) -> "asyncio.Future[None]":
         """What release() does with a connection that is not simply free again."""
+        if self._guard:
+            conn = renewed(conn)
         portals = getattr(conn, "_portals", None)  # stand-ins for connections have none
         if portals is not None:
             cleared = portals.close_all()
@@ -414,13 +362,21 @@ class Pool(PoolCore):
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
-        elif self._upkeep is not None and self._upkeep.expired(conn):
+        elif self._is_spent(conn):
             self._discard(conn)
         elif self._reset is not None and not (self._closing and not self._waiting):
             return self._release_reset(conn)
         elif not self._keep(conn):
             self._discard(conn)
+        elif self._rests and conn in self._free:
+            rest(conn)
         return self._released
+
+    def _is_spent(self, conn: Connection) -> bool:
+        """Whether a connection is too old, or too large, to be kept."""
+        if self._upkeep is not None and self._upkeep.expired(conn):
+            return True
+        return self._max_buffer is not None and held(conn.raw) > self._max_buffer
 
     def _release_reset(self, conn: Connection) -> "asyncio.Future[None]":
         """Release a connection when `reset` is done with it."""
@@ -446,6 +402,8 @@ class Pool(PoolCore):
                 logger.warning("%r closes a connection whose reset failed: %r", self, reason)
             if reason is not None or not self._keep(conn):
                 self._discard(conn)
+            elif self._rests and conn in self._free:
+                rest(conn)
             self._settle()
             _pass_on(released)
 
@@ -631,6 +589,11 @@ class Pool(PoolCore):
             echo=self._echo,
             **self._conn_kwargs,
         )
+        if self._max_buffer is not None and not find(conn.raw):
+            conn.close()
+            raise psycopg2.NotSupportedError("max_buffer: this libpq doesn't show its buffers")
+        if self._guard:
+            conn = guarded(conn)
         if self._on_connect is not None:
             try:
                 await self._on_connect(conn)
@@ -649,7 +612,7 @@ class Pool(PoolCore):
         Free connections that are too many are closed, those in use when they come back; missing
         ones are made in the background.
         """
-        _check_sizes(minsize, maxsize)
+        check_sizes(minsize, maxsize)
         self._check_loop()
         for conn in self._limit(minsize, maxsize):
             conn.close()
@@ -801,13 +764,6 @@ if sys.version_info >= (3, 12):
     inspect.markcoroutinefunction(Pool.cursor)
 else:
     Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
-
-
-def _check_sizes(minsize: int, maxsize: int | None) -> None:
-    if minsize < 0:
-        raise ValueError("minsize should be zero or greater")
-    if maxsize and maxsize < minsize:
-        raise ValueError("maxsize should be not less than minsize")
 
 
 def _pass_on(released: "asyncio.Future[None]", _: object = None) -> None:

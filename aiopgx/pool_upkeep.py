@@ -67,6 +67,25 @@ def seconds(name: str, value: float | None) -> float | None:
     return value
 
 
+def check_sizes(minsize: int, maxsize: int | None) -> None:
+    """Raise ValueError for sizes that no pool can have."""
+    if minsize < 0:
+        raise ValueError("minsize should be zero or greater")
+    if maxsize and maxsize < minsize:
+        raise ValueError("maxsize should be not less than minsize")
+
+
+def count(name: str, value: int | None) -> int | None:
+    """The value of an argument that is a number of things, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, but is {value!r}")
+    return value
+
+
 def hook(name: str, value: Any) -> Any:
     """The value of an argument that is a coroutine function, or None."""
     if value is not None and not callable(value):
