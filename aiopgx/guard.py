@@ -88,6 +88,7 @@ def _telling(name: str) -> Any:
     method = getattr(Connection, name)
 
     def tell(self: Connection, *args: Any, **kwargs: Any) -> Any:
+        wake(self)  # it is told once
         warnings.warn(f"connection {_TEXT}: {name}()", RuntimeWarning, stacklevel=2)
         return method(self, *args, **kwargs)
 

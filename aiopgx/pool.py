@@ -29,6 +29,7 @@ from ._pool_contexts import (
 )
 from ._stats import Stats, collect
 from .connection import TIMEOUT, Connection, connect
+from .connection import Cursor as Cursor
 from .guard import guarded, renewed, rest, wake
 from .log import logger
 from .pool_upkeep import Pauses, TooManyRequests, Upkeep, check_sizes, count, hook, within
@@ -197,6 +198,8 @@ class Pool(PoolCore):
             for task in failed or connects:
                 self._free.append(task.result())
             self._unused = len(self._free)
+            if self._upkeep is not None:
+                self._upkeep.start()
         except BaseException:
             self._free.clear()
             for task in connects:

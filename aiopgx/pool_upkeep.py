@@ -164,6 +164,11 @@ class Upkeep:
         self._pool = weakref.ref(pool)
         self._loop = pool._loop
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.started = False
+
+    def start(self) -> None:
+        """The pool has its first connections: from now on they are seen to."""
+        self.started = True
         if self.max_idle is not None:
             self._every("idle", self.max_idle, Upkeep._shrink)
         if self.max_lifetime is not None:
@@ -291,7 +296,7 @@ class _Lost:
 
     def __call__(self, _: object) -> None:
         pool = self._pool()
-        if pool is None or pool._closing:
+        if pool is None or pool._closing or pool._upkeep is None or not pool._upkeep.started:
             return
         for conn in [conn for conn in pool._free if conn.closed]:
             pool._free.remove(conn)
