@@ -438,10 +438,10 @@ class Pool(PoolCore):
         self._stats.requests_queued += 1
         start = self._loop.time()
         waiter: asyncio.Future[Any] = self._loop.create_future()
-        self._waiters.append(waiter)
         timer = None
         try:
             try:
+                self._waiters.append(waiter)
                 if timeout is not None and timeout != math.inf:
                     timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
                 self._catch_up()
