@@ -62,6 +62,8 @@ cdef class PoolCore:
     cdef public object _recycle     # seconds unused after which a free connection is closed, or -1
     cdef public object _free        # deque, the one released first at the left
     cdef public set _used
+    cdef public set _shared         # by several statements: see _shared.pyx
+    cdef public object _sharing     # what is known of these, None in a pool that shares none
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
@@ -83,6 +85,7 @@ cdef class PoolCore:
     def __cinit__(self, *args, **kwargs):
         self._free = deque()
         self._used = set()
+        self._shared = set()
         self._terminated = set()
         self._waiters = deque()
         self._connects = {}
@@ -111,7 +114,7 @@ cdef class PoolCore:
 
     @property
     def size(self):
-        """How many connections there are: free, in use, being connected, and closed but running on.
+        """How many connections there are: free, in use, shared, being connected, closed but running on.
         """
         return self.count()
 
@@ -127,7 +130,7 @@ cdef class PoolCore:
 
     cdef Py_ssize_t count(self) except -1:
         return (len(self._free) + len(self._used) + len(self._connects)
-                + len(self._clearing) + len(self._leaving))
+                + len(self._clearing) + len(self._leaving) + len(self._shared))
 
     def _check_loop(self):
         """Raise RuntimeError in another event loop or thread: nobody would be woken."""
@@ -174,10 +177,9 @@ cdef class PoolCore:
             self._wake(conn)
         return 0
 
-    cdef int _unuse(self, conn) except -1:
+    def _unuse(self, conn):
         self._clock()
         self._used.remove(conn)
-        return 0
 
     cdef void _clock(self) noexcept:
         """Count the time until now, before `_used` changes."""
@@ -261,12 +263,19 @@ cdef class PoolCore:
             self._crowded = self._free.maxlen is not None and self.count() >= self._free.maxlen
             if self._crowded:
                 return False
+        sharing = self._sharing
+        if sharing is not None and sharing.owed and sharing.take(self, conn):
+            return True
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 self._use(conn)
                 waiter.set_result(conn)
+                if sharing is not None:
+                    sharing.passed_by()
                 return True
+        if sharing is not None and sharing.take(self, conn):
+            return True
         if self._closing:
             return False
         self._free.append(conn)
@@ -287,6 +296,18 @@ cdef class PoolCore:
     def _waiting(self):
         """How many acquires wait."""
         return sum([1 for waiter in self._waiters if not waiter.done()])
+
+    @property
+    def _may_grow(self):
+        return self._free.maxlen is None or self.count() < self._free.maxlen
+
+    @property
+    def _wanted(self):
+        """How many acquires wait, and have no connect of their own."""
+        if not self._waiters:
+            return 0
+        owners = set(self._connects.values())
+        return sum([1 for waiter in self._waiters if not waiter.done() and waiter not in owners])
 
     @property
     def _short(self):

@@ -56,6 +56,7 @@ class Cursor:
     """
 
     _session: Session | None = None  # whose requests wait for each other
+    _raises_canceled = False  # a QueryCanceledError as such; see `connect()`
     _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
 
     def __init__(
@@ -334,7 +335,9 @@ class Cursor:
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()
-        elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
+        elif isinstance(exc, QueryCanceledError) and not (
+            self._raises_canceled or self._conn._raise_query_canceled
+        ):
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}

@@ -27,12 +27,16 @@ from ._pool_contexts import (
     _PoolCursor,
     _PoolCursorContextManager,
 )
+from ._shared import Sharing
 from ._stats import Stats, collect
 from .connection import TIMEOUT, Connection, connect
 from .connection import Cursor as Cursor
+from .cursor import _close_cursor
 from .guard import guarded, renewed, rest, wake
 from .log import logger
-from .pool_upkeep import Pauses, TooManyRequests, Upkeep, check_sizes, count, hook, within
+from .pool_hooks import acquire_checked, pass_on, release_reset
+from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
+from .shared import MAX_IN_FLIGHT, SharedCursor, execute
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _Hook = Callable[[Connection], Awaitable[Any]]
@@ -48,6 +52,7 @@ def create_pool(
     maxsize: int = 10,
     timeout: float = TIMEOUT,
     pool_recycle: float = -1.0,
+    max_in_flight: int = MAX_IN_FLIGHT,
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
@@ -71,6 +76,7 @@ def create_pool(
     timeout: seconds that `acquire()` may take, and the connections' own default timeout.
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
+    max_in_flight: how many statements of `execute()` may share a connection.
     on_connect: a coroutine function, called with each new connection before it is given out.
 
     What follows is new in aiopgx and off by default, most of it by psycopg_pool's names. See
@@ -104,6 +110,7 @@ def create_pool(
         echo=echo,
         on_connect=on_connect,
         pool_recycle=pool_recycle,
+        max_in_flight=max_in_flight,
         name=name,
         check=check,
         reset=reset,
@@ -143,6 +150,7 @@ class Pool(PoolCore):
         echo: bool = False,
         on_connect: _Hook | None = None,
         pool_recycle: float = -1.0,
+        max_in_flight: int = MAX_IN_FLIGHT,
         name: str | None = None,
         check: _Hook | None = None,
         reset: _Hook | None = None,
@@ -155,6 +163,8 @@ class Pool(PoolCore):
         **kwargs: Any,
     ) -> None:
         check_sizes(minsize, maxsize)
+        if not isinstance(max_in_flight, int) or max_in_flight < 1:
+            raise ValueError(f"max_in_flight should be a positive number, not {max_in_flight!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
         self._name = name
         self._check = hook("check", check)
@@ -175,6 +185,7 @@ class Pool(PoolCore):
             or self._rests
         )
         self._stats = Stats()
+        self._sharing = Sharing(max_in_flight)
         self._dsn = dsn
         self._timeout = timeout
         self._enable_json = enable_json
@@ -259,62 +270,21 @@ class Pool(PoolCore):
         check_timeout(timeout)
         return _ContextManager(self._acquire(timeout), self.release)
 
-    async def _acquire(self, timeout: float | None = None) -> Connection:
+    def _check_open(self) -> None:
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
+
+    async def _acquire(self, timeout: float | None = None) -> Connection:
+        self._check_open()
         if self._check is not None:
-            return await self._acquire_checked(timeout)
+            return await acquire_checked(self, timeout)
         conn = self._good
         if conn is None:
             return await self._wait(self._timeout if timeout is None else timeout)  # type: ignore[no-any-return]
         if self._short:
             self._top_up_before(conn)
         return conn  # type: ignore[no-any-return]
-
-    async def _acquire_checked(self, timeout: float | None) -> Connection:
-        """Take connections, until there is one that `check` finds nothing wrong with."""
-        if timeout is None:
-            timeout = self._timeout
-        end = math.inf if timeout is None else self._loop.time() + timeout
-        pauses = Pauses()
-        conn = self._good
-        while True:
-            left = None if timeout is None else max(0.0, end - self._loop.time())
-            new = conn is None
-            if new:
-                conn = await self._wait(left)
-            error = await self._find_fault(conn, left)
-            if error is None:
-                return conn  # type: ignore[no-any-return]
-            try:
-                logger.warning("%r replaces a connection that failed its check: %r", self, error)
-                now = self._loop.time()
-                pause = pauses.next() if new else 0.0
-                if now + pause >= end:
-                    text = f"no connection that passed its check within {timeout:g} s"
-                    raise asyncio.TimeoutError(text) from error
-            finally:
-                del error  # an exception must not hold itself, by way of this frame
-            await asyncio.sleep(pause)
-            conn = self._take_good()
-
-    async def _find_fault(self, conn: Any, limit: float | None) -> Exception | None:
-        """What `check` raises. Then the connection is closed."""
-        try:
-            assert self._check is not None
-            await within(limit, self._check(conn))
-            if self._short:
-                self._top_up()
-            return None
-        except BaseException as exc:
-            self._stats.connections_lost += 1
-            if conn not in self._terminated:
-                conn.close()
-            Pool.release(self, conn)
-            if not isinstance(exc, Exception):
-                raise
-            return exc
 
     def _take_back(self, conn: Connection) -> "asyncio.Future[None]":
         """What release() does with a connection that is not simply free again."""
@@ -344,16 +314,17 @@ class Pool(PoolCore):
             else:
                 followed = self._free_or_close(conn)
                 if not followed.done():
-                    followed.add_done_callback(partial(_pass_on, released))
+                    followed.add_done_callback(partial(pass_on, released))
                     return
             self._settle()
-            _pass_on(released)
+            pass_on(released)
 
         self._clearing[cleared] = conn
         cleared.add_done_callback(release)
         return released
 
-    def _free_or_close(self, conn: Connection) -> "asyncio.Future[None]":
+    def _free_or_close(self, conn: Connection, clean: bool = False) -> "asyncio.Future[None]":
+        """Let others have a connection. clean: nothing is left behind in its session."""
         if conn.closed:
             self._stats.returns_bad += 1
             self._part(conn)
@@ -367,8 +338,8 @@ class Pool(PoolCore):
             )
         elif self._is_spent(conn):
             self._discard(conn)
-        elif self._reset is not None and not (self._closing and not self._waiting):
-            return self._release_reset(conn)
+        elif self._reset is not None and not clean and not (self._closing and not self._waiting):
+            return release_reset(self, conn)
         elif not self._keep(conn):
             self._discard(conn)
         elif self._rests and conn in self._free:
@@ -381,42 +352,11 @@ class Pool(PoolCore):
             return True
         return self._max_buffer is not None and held(conn.raw) > self._max_buffer
 
-    def _release_reset(self, conn: Connection) -> "asyncio.Future[None]":
-        """Release a connection when `reset` is done with it."""
-        assert self._reset is not None
-        released: asyncio.Future[None] = self._loop.create_future()
-
-        def release(task: "asyncio.Future[Any]") -> None:
-            if self._clearing.pop(task, None) is None:
-                return
-            if timer is not None:
-                timer.cancel()
-            reason: object = None
-            if not task.done():
-                reason = f"not done within {self._timeout:g} s"
-                task.cancel()
-            elif task.cancelled():
-                reason = "cancelled"
-            elif task.exception() is not None:
-                reason = task.exception()
-            elif conn.closed or (status := status_of(conn)) != TRANSACTION_STATUS_IDLE:
-                reason = "closed" if conn.closed else f"left in transaction status {status}"
-            if reason is not None:
-                logger.warning("%r closes a connection whose reset failed: %r", self, reason)
-            if reason is not None or not self._keep(conn):
-                self._discard(conn)
-            elif self._rests and conn in self._free:
-                rest(conn)
-            self._settle()
-            _pass_on(released)
-
-        task = asyncio.ensure_future(self._reset(conn))
-        self._clearing[task] = conn
-        task.add_done_callback(release)
-        timer = None
-        if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, release, task)
-        return released
+    def _unshare(self, conn: Connection) -> None:
+        """A connection is not shared any more."""
+        self._shared.remove(conn)
+        self._free_or_close(conn, clean=True)
+        self._settle()
 
     def _discard(self, conn: Connection) -> None:
         conn.close()
@@ -499,7 +439,10 @@ class Pool(PoolCore):
         if self._upkeep is None or not self._upkeep.pausing:
             for waiter in self._unserved():
                 self._start_connect(waiter)
-        if self._closing and not (self._used or self._connects or self._clearing):
+            while (unserved := self._sharing.unserved(self)) is not None:
+                self._start_connect(unserved)
+        self._sharing.settle(self)
+        if self._closing and not self._has_users():
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
@@ -509,6 +452,9 @@ class Pool(PoolCore):
         for task in [task for task in self._connects if task.done()]:
             self._connected(task)  # type: ignore[arg-type]
         self._leaving -= {leaving for leaving in self._leaving if leaving.done()}
+
+    def _has_users(self) -> bool:
+        return bool(self._used or self._shared or self._connects or self._clearing)
 
     def _top_up(self) -> None:
         if self._upkeep is None or not self._upkeep.pausing:
@@ -572,7 +518,7 @@ class Pool(PoolCore):
 
     def _give_up(self, error: BaseException, after: float) -> None:
         """Connects have failed for `reconnect_timeout`: tell those who wait."""
-        for waiter in self._waiters:
+        for waiter in [*self._waiters, *(ticket.waiter for ticket in self._sharing.queue)]:
             if not waiter.done():
                 told = psycopg2.OperationalError(
                     f"no connect within {after:.1f} s: {str(error).strip()}"
@@ -645,7 +591,7 @@ class Pool(PoolCore):
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
             self._cut_off()
             return
-        for conn in list(self._used):
+        for conn in [*self._used, *self._shared]:
             conn.close()
         self._loop.call_soon_threadsafe(self._cut_off)
 
@@ -654,6 +600,9 @@ class Pool(PoolCore):
             if not conn.closed:
                 conn.close()
         self._cut()
+        self._sharing.end(RuntimeError(_CLOSED))
+        for conn in list(self._shared):
+            conn.close()
         for task in self._connects:
             task.cancel()
         for future, conn in list(self._clearing.items()):
@@ -677,7 +626,7 @@ class Pool(PoolCore):
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
         self._catch_up()
-        while self._used or self._connects or self._clearing:
+        while self._has_users():
             closer = self._loop.create_future()
             self._closers.append(closer)
             try:
@@ -719,6 +668,37 @@ class Pool(PoolCore):
             self.release(conn)
             raise
         return _PoolCursorContextManager(self, conn, cursor)
+
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+        cursor_factory: Any = None,
+        shared: bool | None = None,
+    ) -> _ContextManager[SharedCursor]:
+        """Execute one statement, a transaction of its own, on any connection of the pool.
+
+        `cur = await pool.execute(...)` or `async with pool.execute(...) as cur`. The result is here
+        then: fetching waits for nothing, and the cursor has no connection. Statements of many
+        tasks share connections: they travel together, and are executed one after the other. What
+        may leave something behind in the session, or needs a connection of its own for other
+        reasons, gets one for the time. New in aiopgx.
+
+        operation, parameters: as for `Cursor.execute()`.
+        timeout: seconds for all of it, the pool's if None. When they are over, or the task is
+            cancelled, the others on the connection go on. The statement is cancelled on the server
+            if it is still executed when nothing else is.
+        cursor_factory: a class of psycopg2 cursor, for the shape of the rows.
+        shared: False to have a connection of its own, for statements that take long; None and True
+            share where that may be.
+
+        Raises psycopg2's exceptions, `asyncio.TimeoutError`, and RuntimeError of a closed pool.
+        """
+        return _ContextManager[SharedCursor](
+            execute(self, operation, parameters, timeout, cursor_factory, shared), _close_cursor
+        )
 
     def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager]:
         conn = yield from self._acquire().__await__()
@@ -767,12 +747,6 @@ if sys.version_info >= (3, 12):
     inspect.markcoroutinefunction(Pool.cursor)
 else:
     Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
-
-
-def _pass_on(released: "asyncio.Future[None]", _: object = None) -> None:
-    """Wake who waits for a release."""
-    if not released.done():
-        released.set_result(None)
 
 
 def _close_connected(task: "asyncio.Task[Connection]") -> None:

@@ -276,6 +276,8 @@ def _try_again(ref: weakref.ref[Pool]) -> None:
         return
     outage.timer = None
     unserved = pool._unserved()
+    if not unserved and (ticket := pool._sharing.unserved(pool)) is not None:
+        unserved = [ticket]
     if unserved:
         pool._start_connect(unserved[0])
     elif pool._short and not pool._closing:

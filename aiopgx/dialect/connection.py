@@ -21,8 +21,9 @@ from .._requests import Session, begin, command, end, execute_foreign, pause
 from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor, _refuse_nul
 from ..log import logger
+from ..shared import FetchedRows
 from ..utils import trim
-from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor, FetchedRows
+from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor
 from .session import Characteristics, level_of, switch_of
 
 _UNCHANGED: Any = object()
