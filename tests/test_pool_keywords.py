@@ -42,7 +42,8 @@ async def test_acquire_timeout(ours, pool):
 
 
 async def test_acquire_timeout_above_the_pool_s(ours, pool):
-    made = await pool(maxsize=1, timeout=0.05)
+    made = await pool(maxsize=1)
+    made._timeout = 0.05
     conn = await made.acquire()
     task = asyncio.ensure_future(made.acquire(timeout=5))
     await asyncio.sleep(0.1)
@@ -278,11 +279,13 @@ async def test_a_reset_that_hangs(ours, pool, stubborn):
                     raise
 
     over = asyncio.Event()
-    made = await pool(minsize=1, maxsize=1, timeout=0.1, reset=reset)
+    made = await pool(minsize=1, maxsize=1, reset=reset)
+    made._timeout = 0.1
     conn = await made.acquire()
     task = asyncio.ensure_future(made.acquire(timeout=5))
     await made.release(conn)
     assert conn.closed
+    made._timeout = 5
     other = await task
     over.set()
     await made.release(other)
