@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
-from psycopg2.sql import SQL, Composable, Composed
+from psycopg2.sql import Composable
 
 from ._core import Wire, check_timeout
+from ._nul import refuse_nul, written
 from ._prepared import execute
 from ._requests import Session, command, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, shape_of
@@ -112,14 +113,13 @@ class Cursor:
             await self._execute_piped(wire.shared, operation, parameters, timeout)
             return
         if self._shape == SHAPE_FOREIGN:
-            _refuse_nul(operation)
+            refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
             return
         waiter = outcome = None
         try:
             if isinstance(operation, Composable):
-                # an empty one is no error for psycopg2 until the server has said so
-                operation = operation.as_string(self._psycopg) or operation
+                operation = written(operation, self._psycopg)
             waiter = execute(
                 wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
@@ -142,9 +142,9 @@ class Cursor:
     ) -> None:
         try:
             if self._shape == SHAPE_FOREIGN:
-                _refuse_nul(operation)
+                refuse_nul(operation)
             elif isinstance(operation, Composable):
-                operation = operation.as_string(self._psycopg) or operation
+                operation = written(operation, self._psycopg)
             await pipeline._execute(self, operation, parameters, timeout)
         except BaseException as exc:
             trim(exc)
@@ -162,9 +162,9 @@ class Cursor:
         Outside a transaction it makes one of its own: at the first error nothing has been done.
         The iterable, an asynchronous one too, is consumed lazily, up to some hundred sets ahead of
         the server. `rowcount` is the sum; there are no rows to fetch. The notes of an exception
-        (its `__notes__`) tell the index of the set that failed.
+        (its `__notes__`) tell the index of the set that failed. New in aiopgx.
 
-        timeout: seconds for each execution; see execute(). New in aiopgx.
+        timeout: seconds for each execution; see execute().
         """
         refusal = self._wire.refusal("cursor.executemany", self._session)
         if refusal is not None:
@@ -199,11 +199,12 @@ class Cursor:
     ) -> list[Any] | None:
         """Execute a statement with a list of values in the place of its one `%s`.
 
-        As `psycopg2.extras.execute_values()`: outside a transaction each page is one.
+        As `psycopg2.extras.execute_values()`: outside a transaction each page is one. New in
+        aiopgx.
 
         template: what is written for each of the argument sets, "(%s, %s ...)" by default.
         page_size: how many of them are in a statement, at most.
-        fetch: return the rows of all statements; else None. New in aiopgx.
+        fetch: return the rows of all statements; else None.
         """
         try:
             return await execute_values(self, sql, argslist, template, page_size, fetch)
@@ -275,6 +276,7 @@ class Cursor:
         """Call a function of the database; its result is fetched as that of a SELECT.
 
         parameters: sequence, or mapping of argument names.
+        timeout: seconds; see execute().
         """
         refusal = self._wire.refusal("cursor.callproc", self._session)
         if refusal is not None:
@@ -283,7 +285,8 @@ class Cursor:
             self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
-        _refuse_nul(procname)
+        for name in (procname, *(parameters if isinstance(parameters, dict) else ())):
+            refuse_nul(name)
         await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout)
 
     async def _execute_foreign(
@@ -719,22 +722,6 @@ class Cursor:
 
 
 _fetchone = Cursor.fetchone
-
-
-def _refuse_nul(operation: Any) -> None:
-    # psycopg2 sends the text up to the NUL, and drops the rest without a word
-    if _has_nul(operation):
-        raise ValueError("a statement cannot contain NUL (0x00) characters")
-
-
-def _has_nul(operation: Any) -> bool:
-    if isinstance(operation, Composed):
-        return any(map(_has_nul, operation.seq))
-    if isinstance(operation, SQL):
-        operation = operation.string
-    if isinstance(operation, bytes):
-        return b"\0" in operation
-    return isinstance(operation, str) and "\0" in operation
 
 
 async def _close_cursor(cursor: Cursor) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.sql import Composable
 
+from ._nul import written
 from ._rows import SHAPE_FOREIGN
 from ._stream import Stream, start
 from .log import logger
@@ -87,7 +88,7 @@ class RowStream:
             timeout = cursor._timeout
         try:
             if isinstance(operation, Composable):
-                operation = operation.as_string(cursor._psycopg) or operation
+                operation = written(operation, cursor._psycopg)
             stream = start(
                 cursor._wire,
                 cursor._psycopg,

@@ -16,10 +16,11 @@ from psycopg2.extensions import cursor as plain_cursor
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from .._nul import refuse_nul
 from .._prepared import execute
 from .._requests import Session, begin, command, end, execute_foreign, pause
 from .._rows import SHAPE_FOREIGN, Result
-from ..cursor import Cursor, _refuse_nul
+from ..cursor import Cursor
 from ..log import logger
 from ..shared import FetchedRows
 from ..utils import trim
@@ -111,7 +112,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
                     session,
                 )
             else:
-                _refuse_nul(operation)
+                refuse_nul(operation)
                 cursor._hand_over()
                 waiter = execute_foreign(
                     wire, start, operation, parameters, cursor._timeout, session
