@@ -15,21 +15,21 @@ _ELSEWHERE = {
     "init": "on_connect",
     "configure": "on_connect",
     "max_inactive_connection_lifetime": "pool_recycle",
-    "max_idle": "pool_recycle",
     "max_size": "maxsize",
     "min_size": "minsize",
     "prepared_statement_cache_size": "prepared_max",
     "prepared_statement_name_func": "nothing, names are never used again",
     "server_settings": "options='-c name=value'",
-    "setup": "on_connect",
+    "setup": "check",
     "ssl": "sslmode",
     "statement_cache_size": "prepared_max, or prepare_threshold=None",
     "username": "user",
 }
 _OURS = """
-    cancel_timeout cursor_factory dsn echo enable_hstore enable_json enable_uuid maxsize minsize
-    notifies_max on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled
-    slow_query timeout tracer
+    cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid guard
+    max_buffer max_idle max_in_flight max_lifetime max_waiting maxsize minsize name notifies_max
+    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled reconnect_timeout
+    reset slow_query timeout tracer
 """
 LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode

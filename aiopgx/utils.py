@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import psycopg2
@@ -126,6 +126,15 @@ class ClosableQueue:
         for getter in self._getters():
             if not getter.done():
                 getter.set_result(None)
+
+    def when_closed(self, callback: Callable[[Any], object]) -> None:
+        """Have `callback` called, by the loop, once this is closed."""
+        self._close_event.add_done_callback(callback)
+
+    def clear(self) -> None:
+        """Forget what is in the queue. New in aiopgx."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
 
     async def get(self) -> Any:
         """Return the next item; wait for one if there is none."""
