@@ -305,6 +305,11 @@ cdef class PoolCore:
         return self._free.maxlen is None or self.count() < self._free.maxlen
 
     @property
+    def _excess(self):
+        """How many connections there are more than there may be, after resize()."""
+        return self.count() - self._free.maxlen if self._crowded else 0
+
+    @property
     def _wanted(self):
         """How many acquires wait, and have no connect of their own."""
         if not self._waiters:

@@ -20,9 +20,9 @@ cdef class Ticket(Sharer):
     cdef bint abandoned             # with the server, and nobody waits for it
     cdef Statement request
     cdef unsigned long number       # the order in which they came
+    cdef double queued              # when, if it was not sent at once; else 0
 
     cdef int give(self, object outcome) except -1
-    cdef int wait(self) except -1
     cdef int expire(self) except -1
 
 cdef class Lane:
@@ -36,6 +36,8 @@ cdef class Lane:
     cdef double since               # when the first in flight became that, in the loop's time
     cdef double sent                # the same, if it found nothing in flight; else 0
     cdef object timer
+    cdef double last                # when it is too old, in the loop's time
+    cdef bint spent                 # it is that, and takes no more
 
     cdef bint is_open(self) except -1
     cdef bint put(self, Ticket ticket) except -1
@@ -49,12 +51,16 @@ cdef class Sharing:
     cdef readonly object queue      # deque of Tickets; those that are done do not count
     cdef int limit                  # statements in flight on a connection
     cdef unsigned long submitted    # Tickets
+    cdef int scouts                 # acquires, for the tickets, of connections that are checked
     cdef readonly bint owed         # the last connection went to a waiter, with tickets in the queue
     cdef object ended               # an exception, once the pool is terminated
     cdef double trip                # the shortest that a statement has taken lately, seconds
     cdef object timer               # of the queue's deadlines
     cdef double timer_at
 
+    cdef int make_wait(self, object pool, Ticket ticket) except -1
+    cdef int send_scout(self, object pool) except -1
+    cdef int adopt(self, object pool, object conn) except -1
     cdef int put_back(self, Ticket ticket) except -1
     cdef Lane best(self, object loop)
     cdef Lane free(self, object pool)

@@ -25,6 +25,9 @@ from ._rows cimport SHAPE_FOREIGN
 
 from ._link import native_road
 from ._rows import shape_of
+from ._pool import PoolCore
+from .pool_hooks import scout
+from .pool_upkeep import TooManyRequests
 
 cdef extern from "_frames.h":
     pass
@@ -83,12 +86,6 @@ cdef class Ticket(Sharer):
             wire = lane.wire
             wire.drop(self.request, None)
 
-    cdef int wait(self) except -1:
-        """It is adapted later: with the parameters that it has now."""
-        if type(self.parameters) in (list, dict):
-            self.parameters = self.parameters.copy()
-        return 0
-
     # Of the request
 
     cdef int over(self, Wire wire, Statement request, outcome) except -1:
@@ -119,8 +116,8 @@ cdef class Lane:
 
     cdef bint is_open(self) except -1:
         """Whether it takes more."""
-        return not self.drained and not self.abandoned and self.in_flight < self.sharing.limit \
-            and not self.conn.closed
+        return not self.drained and not self.spent and not self.abandoned \
+            and self.in_flight < self.sharing.limit and not self.conn.closed
 
     cdef bint put(self, Ticket ticket) except -1:
         """Send a statement, with what else goes out in this step of the loop. False if it can't be."""
@@ -136,6 +133,8 @@ cdef class Lane:
             return False
         request.waiter, request.session, request.sharer = ticket.waiter, self, ticket
         ticket.lane, ticket.request = self, request
+        if ticket.queued:
+            self.pool._stats.requests_wait_seconds += now - ticket.queued
         if self.pool._connects:
             self.pool._disown(ticket.waiter)
         wire.put_soon(request, None if ticket.deadline == NEVER else ticket.deadline - now)
@@ -151,7 +150,7 @@ cdef class Lane:
             ticket.impl = raw.cursor() if ticket.factory is None \
                 else raw.cursor(cursor_factory=ticket.factory)
             shape = shape_of(type(ticket.impl))
-            if shape != SHAPE_FOREIGN and not self.wire.is_forked():
+            if shape != SHAPE_FOREIGN:
                 request = shared_statement(
                     self.wire, ticket.impl, shape, ticket.operation, ticket.parameters)
             if request is None:
@@ -164,6 +163,7 @@ cdef class Lane:
         """A statement is over: go on, or back to the pool."""
         cdef double now = self.wire.loop.time()
         self.in_flight -= 1
+        self.spent = now >= self.last
         if self.sent != 0:
             self.sharing.trip = min(now - self.sent, self.sharing.trip * 1.05)
             self.sent = 0
@@ -225,10 +225,25 @@ cdef class Sharing:
         self.queue.append(ticket)
         if len(self.queue) == 1 or pool._free:
             self.settle(pool)
-        if self.queue:
-            ticket.wait()
+        if ticket.lane is None and not ticket.waiter.done():
+            self.make_wait(pool, ticket)
             self.arm(pool, ticket.deadline)
             pool._settle()
+
+    cdef int make_wait(self, pool, Ticket ticket) except -1:
+        """A statement that was not sent at once: its parameters are adapted as they are now."""
+        if pool._max_waiting and pool._waiting - self.scouts + self.waiting() > pool._max_waiting:
+            self.queue.remove(ticket)
+            raise TooManyRequests(f"{pool._max_waiting} requests wait already for {pool!r}")
+        pool._stats.requests_queued += 1
+        ticket.queued = pool._loop.time()
+        if type(ticket.parameters) in (list, dict):
+            ticket.parameters = ticket.parameters.copy()
+        return 0
+
+    def waiting(self):
+        """How many statements wait for a connection."""
+        return sum([1 for ticket in self.queue if not ticket.waiter.done()])
 
     cdef int put_back(self, Ticket ticket) except -1:
         """Queue a statement again, where it was."""
@@ -244,7 +259,7 @@ cdef class Sharing:
     def unserved(self, pool):
         """The waiter of a ticket to start a connect for; None if there is none, or the pool is full."""
         cdef Ticket ticket
-        if not self.queue or not pool._may_grow:
+        if not self.queue or pool._check is not None or not pool._may_grow:
             return None
         owners = set(pool._connects.values())
         for ticket in self.queue:
@@ -267,7 +282,7 @@ cdef class Sharing:
     def drain(self, pool):
         """Let as many connections run dry as acquire() waits for, but keep one for us."""
         cdef Lane lane
-        wanted = pool._wanted
+        wanted = max(0, pool._wanted - self.scouts) + pool._excess
         if wanted and self.lanes:
             wanted = min(wanted, max(1, len(self.lanes) - 1))
             for lane in sorted(self.lanes, key=_patience):
@@ -280,8 +295,7 @@ cdef class Sharing:
     def take(self, pool, conn):
         """Share a connection, if statements wait. False if none do, or it can't be shared."""
         cdef Lane lane
-        cdef bint owed = self.owed
-        if not self.is_waited_for() or conn.closed:
+        if pool._check is not None or not self.is_waited_for() or conn.closed:
             return False
         self.owed = False
         lane = self.open(pool, conn)
@@ -289,9 +303,46 @@ cdef class Sharing:
             (<Ticket>self.queue.popleft()).give(ALONE)
             pool._shared.remove(conn)
             return False
-        self.fill(lane, owed)       # all that may, as acquires have the next turn
+        self.fill(lane, pool._wanted > 0)       # all that may: acquires have the next turn
         self.settle(pool)
         return True
+
+    cdef int send_scout(self, pool) except -1:
+        """Where a pool has a `check`: connections are acquired as everybody does it."""
+        limit = pool.maxsize or self.waiting()
+        if self.scouts < min(limit, self.waiting()) \
+                and (pool._free or pool._may_grow or not self.lanes):
+            self.scouts += 1
+            pool._requests -= 1         # the statement's own has been counted
+            pool._loop.create_task(scout(pool))
+        return 0
+
+    def scouted(self, pool, conn, error):
+        """A scout has come back, with a connection or with an error."""
+        self.scouts -= 1
+        if conn is None:
+            if self.is_waited_for():
+                (<Ticket>self.queue.popleft()).give(error)
+            pool._settle()
+        elif conn in pool._terminated:
+            PoolCore.release(pool, conn)
+        else:
+            pool._unuse(conn)
+            self.adopt(pool, conn)
+
+    cdef int adopt(self, pool, conn) except -1:
+        cdef Lane lane = None
+        if self.is_waited_for() and not conn.closed:
+            lane = self.open(pool, conn)
+            if lane is None:
+                pool._shared.remove(conn)
+                (<Ticket>self.queue.popleft()).give(ALONE)
+        if lane is not None:
+            self.fill(lane, pool._wanted > 0)
+        else:
+            pool._free_or_close(conn, clean=True)
+        pool._settle()
+        return 0
 
     def passed_by(self):
         """A connection goes to acquire(); the next is ours, if none is."""
@@ -317,6 +368,9 @@ cdef class Sharing:
     cdef Lane free(self, pool):
         """Share a connection that is free, if there is one."""
         cdef Lane lane
+        if pool._check is not None:
+            self.send_scout(pool)
+            return None
         if not pool._free:
             return None
         conn = pool._take_good()
@@ -354,6 +408,7 @@ cdef class Sharing:
         lane.conn, lane.pool, lane.sharing, lane.wire = conn, pool, self, wire
         lane.wire.shared = lane
         lane.since = lane.wire.loop.time()
+        lane.last = getattr(conn, "_expires_at", NEVER)     # its max_lifetime
         self.lanes.append(lane)
         return lane
 

@@ -39,7 +39,7 @@ def collect(pool: Pool, reset: bool) -> dict[str, int]:
         "pool_max": pool.maxsize or 0,
         "pool_size": pool.size,
         "pool_available": pool.freesize,
-        "requests_waiting": pool._waiting,
+        "requests_waiting": pool._waiting + pool._sharing.waiting(),
         "requests_num": requests,
         "requests_queued": stats.requests_queued,
         "requests_wait_ms": int(stats.requests_wait_seconds * 1000),

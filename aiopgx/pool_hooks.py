@@ -48,6 +48,18 @@ async def acquire_checked(pool: Pool, timeout: float | None) -> Connection:
         conn = pool._take_good()
 
 
+async def scout(pool: Pool) -> None:
+    """Acquire a connection for statements of `execute()` that wait, and share it."""
+    try:
+        conn = await acquire_checked(pool, None)
+    except BaseException as exc:
+        pool._sharing.scouted(pool, None, exc)
+        if not isinstance(exc, Exception):
+            raise
+    else:
+        pool._sharing.scouted(pool, conn, None)
+
+
 async def _find_fault(pool: Pool, conn: Any, limit: float | None) -> Exception | None:
     """What `check` raises. Then the connection is closed."""
     try:

@@ -80,6 +80,7 @@ async def execute(
             return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
         ticket = Ticket(pool, pool._sharing, operation, parameters, cursor_factory, timeout)
         outcome = None
+        pool._requests += 1
         try:
             pool._sharing.submit(pool, ticket)
             outcome = (await ticket.waiter).pop()
@@ -89,9 +90,11 @@ async def execute(
                 raise outcome
         except BaseException:
             ticket.abandon()
+            pool._stats.requests_errors += ticket.impl is None  # it had no connection
             raise
         finally:
             del ticket, outcome  # an exception must not hold itself, by way of this frame
+        pool._requests -= 1  # it is counted again
         return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
     except BaseException as exc:
         trim(exc)
