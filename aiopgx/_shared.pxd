@@ -51,7 +51,7 @@ cdef class Sharing:
     cdef readonly object queue      # deque of Tickets; those that are done do not count
     cdef int limit                  # statements in flight on a connection
     cdef unsigned long submitted    # Tickets
-    cdef int scouts                 # acquires, for the tickets, of connections that are checked
+    cdef readonly int scouts                 # acquires, for the tickets, of connections that are checked
     cdef readonly bint owed         # the last connection went to a waiter, with tickets in the queue
     cdef object ended               # an exception, once the pool is terminated
     cdef double trip                # the shortest that a statement has taken lately, seconds
