@@ -113,11 +113,14 @@ async def _execute_alone(
 
     end: when the timeout is over, in the loop's time.
     """
+    if type(parameters) in (list, dict):
+        parameters = parameters.copy()  # as it is now
     conn = await pool._acquire(_until(end, pool))
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
         cursor._is_part = True
+        cursor._echo = False  # it has been logged
         left = _until(end, pool)
         if left is not None and left <= 0:
             raise asyncio.TimeoutError(f"the statement was not executed within {timeout:g} s")

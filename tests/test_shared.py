@@ -697,9 +697,10 @@ async def test_another_loop(make):
         await asyncio.get_running_loop().run_in_executor(None, elsewhere)
 
 
-async def test_echo(make, caplog):
+@pytest.mark.parametrize("shared", [None, False])
+async def test_echo(make, caplog, shared):
     pool = await make(echo=True)
     caplog.clear()
     with caplog.at_level("INFO"):
-        await pool.execute("SELECT %s", ("x",))
+        await pool.execute("SELECT %s", ("x",), shared=shared)
     assert [record.getMessage() for record in caplog.records] == ["SELECT %s", "('x',)"]

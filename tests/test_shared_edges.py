@@ -164,12 +164,14 @@ async def test_an_adapter_closes_the_connection_and_goes_on(make):
     assert settled(pool)
 
 
-@pytest.mark.parametrize("parameters", [[1], {"a": 1}])
-async def test_parameters_that_change_while_it_waits(make, parameters):
+@pytest.mark.parametrize("shared", [None, False])
+@pytest.mark.parametrize("kind", [list, dict])
+async def test_parameters_that_change_while_it_waits(make, kind, shared):
+    parameters = [1] if kind is list else {"a": 1}
     pool = await make(maxsize=1)
     text = "SELECT %s" if isinstance(parameters, list) else "SELECT %(a)s"
     async with pool.acquire():
-        task = asyncio.ensure_future(rows(pool, text, parameters))
+        task = asyncio.ensure_future(rows(pool, text, parameters, shared=shared))
         await asyncio.sleep(0)
         parameters["a" if isinstance(parameters, dict) else 0] = 2
     assert await task == [(1,)]

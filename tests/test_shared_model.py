@@ -182,7 +182,6 @@ class SharingMachine(RuleBasedStateMachine):
     def come_to_rest(self):
         self.run(until(self._rests, WAIT))
         assert not self.pool._sharing.lanes
-        assert self.pool._sharing.scouts == 0 or len(self.held) == self.pool.maxsize
 
     def _rests(self):
         """Whether all that may end has ended."""
@@ -192,7 +191,10 @@ class SharingMachine(RuleBasedStateMachine):
             return False
         if len(self.held) >= pool.maxsize:
             return True
-        return not self.tasks and not self.acquires and pool.size == pool.freesize + len(self.held)
+        return (
+            not (self.tasks or self.acquires or pool._sharing.scouts)
+            and pool.size == pool.freesize + len(self.held)
+        )
 
     def _collect(self):
         for task in [task for task in self.acquires if task.done()]:
