@@ -208,7 +208,7 @@ async def test_a_forked_child_is_told(make):
         finally:
             os._exit(0)
     os.close(write)
-    os.waitpid(pid, 0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
     text = os.read(read, 1000)
     os.close(read)
     assert text.startswith(b"RuntimeError"), text

@@ -1,4 +1,4 @@
-"""`Pool.execute()` under any sequence of statements, cancellations, kills, acquires and the pool's end.
+"""`Pool.execute()` under any sequence of statements, cancellations, kills and acquires.
 
 Each result is compared with what its statement asked for, and what was inserted with what was told.
 After each step the books must be right; once all that may end has ended, a statement waits only
@@ -6,7 +6,6 @@ where all places are held by others: no wakeup is lost.
 """
 
 import asyncio
-import time
 import warnings
 
 import psycopg2
@@ -191,10 +190,9 @@ class SharingMachine(RuleBasedStateMachine):
             return False
         if len(self.held) >= pool.maxsize:
             return True
-        return (
-            not (self.tasks or self.acquires or pool._sharing.scouts)
-            and pool.size == pool.freesize + len(self.held)
-        )
+        return not (
+            self.tasks or self.acquires or pool._sharing.scouts
+        ) and pool.size == pool.freesize + len(self.held)
 
     def _collect(self):
         for task in [task for task in self.acquires if task.done()]:
@@ -267,7 +265,6 @@ class SharingMachine(RuleBasedStateMachine):
 def test_any_sequence(ours, dsn, side):
     command(side, "CREATE TABLE numbers AS SELECT generate_series(0, 99) AS number")
     command(side, "CREATE TABLE done (number int)")
-    started = time.monotonic()
     for kind in ("asyncio", "debug", "uvloop"):
         machine = type("Machine", (SharingMachine,), {"dsn": dsn, "kind": kind})
         run_state_machine_as_test(
@@ -280,4 +277,3 @@ def test_any_sequence(ours, dsn, side):
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    print(f"{time.monotonic() - started:.1f} s")
