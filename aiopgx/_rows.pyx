@@ -2,6 +2,7 @@
 
 from cpython.list cimport PyList_New, PyList_SET_ITEM, PyList_SetSlice
 from cpython.long cimport PyLong_AsLong
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New
@@ -9,8 +10,10 @@ from libc.limits cimport INT_MAX, INT_MIN
 from libc.stdlib cimport atol
 from libc.string cimport strlen
 
-from collections import OrderedDict
+import re
+from collections import OrderedDict, namedtuple
 from contextlib import suppress
+from functools import lru_cache
 from operator import index as as_index
 
 import psycopg2
@@ -114,6 +117,25 @@ def shape_of(cursor_factory):
     return shapes.get(cursor_factory, SHAPE_FOREIGN)
 
 
+class Unready(Exception):
+    """Rows can't be given yet: their statement is in flight, or what makes them is not known."""
+
+
+@lru_cache(512)
+def record_of(names):
+    """The type of namedtuple_row's rows. Raises DataError as psycopg 3 does."""
+    try:
+        return namedtuple("Row", map(identifier, names))
+    except ValueError as error:
+        raise psycopg2.DataError(f"can't create a namedtuple row: {error}") from None
+
+
+def identifier(name):
+    """The name of an attribute for a column, as psycopg 3 has it."""
+    name = re.sub(r"\W", "_", name)
+    return name if name[:1].isidentifier() and name[0] != "_" else "f" + name
+
+
 def take(impl):
     """The Result of what a psycopg2 cursor has just executed; leaves the cursor without it.
 
@@ -199,6 +221,7 @@ cdef class Result:
         self.res = res
         self.rows = pq.ntuples(res)
         self.position = 0
+        self.exhausted = False
         return 0
 
     # Fetching
@@ -240,31 +263,39 @@ cdef class Result:
             raise make_error(psycopg2.ProgrammingError,
                              "scroll destination out of bounds", self.impl)
         self.position = target
+        self.exhausted = False
 
     cdef object next_row(self):
         """The next row, None after the last."""
         cdef int shape
+        cdef long start = self.position
+        cdef bint done = False
         if self.handed_over:
             return self.impl.fetchone()
         self.fetching += 1
         try:
             self.begin()
             if self.position >= self.rows:
+                self.exhausted = done = True
                 return None
             shape = self.settled_shape()
             row = self.row(shape)
             if shape != self.shape:
                 self.record_type()
+            done = True
             return row
         finally:
             self.fetching -= 1
+            if not done:
+                self.stay(start)
 
     cdef list take(self, long limit):
         """At most `limit` rows, all that are left if it is negative."""
         cdef Py_ssize_t i, size
-        cdef long start
+        cdef long start = self.position
         cdef int shape
         cdef list rows
+        cdef bint done = False
         self.fetching += 1
         try:
             self.begin()
@@ -285,9 +316,24 @@ cdef class Result:
             PyObject_GC_Track(<void *>rows)
             if shape != self.shape:
                 self.record_type()
+            done = True
             return rows
         finally:
             self.fetching -= 1
+            if not done:
+                self.stay(start)
+
+    cdef void stay(self, long start) noexcept:
+        """A fetch has failed: row factories make its rows again, as psycopg 3's; casters do not."""
+        if self.shape >= SHAPE_DICT and not self.handed_over:
+            self.position = start
+
+    def reshape(self, int shape):
+        """Give rows of another shape from now on."""
+        if self.fetching:
+            raise RuntimeError("the result is being fetched")
+        self.shape = shape
+        self.maker = self.record = self.index = None
 
     cdef int check(self) except -1:
         if not self.outlives and is_closed(self.impl):
@@ -303,6 +349,8 @@ cdef class Result:
             raise psycopg2.ProgrammingError("no results to fetch")
         self.columns.prepare()
         self.quick = self.shape == SHAPE_DICT_ROW and dict_rows_are_known()
+        if self.shape >= SHAPE_DICT:
+            self.settle_factory()
         if not self.columns.native and not self.introduced:
             give_attributes(self.impl, self.fields())
             self.introduced = True
@@ -316,6 +364,8 @@ cdef class Result:
         self.position = number + 1
         if self.introduced:
             give_position(self.impl, number)
+        if shape >= SHAPE_DICT:
+            return self.factory_row(shape, number)
         if shape == SHAPE_DICT_ROW:
             return self.dict_row(number)
         if shape == SHAPE_REAL_DICT:
@@ -364,6 +414,38 @@ cdef class Result:
         row = aiopgx_new_record(<PyTypeObject *>self.record, self.columns.count)
         self.columns.decode_row(self.res, number, aiopgx_items(row))
         PyObject_GC_Track(<void *>row)
+        return row
+
+    cdef int settle_factory(self) except -1:
+        """Know what makes the rows. Raises Unready if somebody has to say so."""
+        if self.shape == SHAPE_DICT:
+            if self.blank is None:
+                self.blank = dict.fromkeys(self.names())
+        elif self.shape == SHAPE_RECORD:
+            if self.record is None:
+                self.record = record_of(self.names())
+        elif self.shape == SHAPE_SCALAR:
+            if self.columns.count == 0:
+                raise psycopg2.ProgrammingError("at least one column expected")
+        elif self.maker is None:
+            raise Unready
+        return 0
+
+    cdef object factory_row(self, int shape, int number):
+        cdef tuple values, names
+        cdef dict row
+        cdef Py_ssize_t i
+        if shape == SHAPE_RECORD:
+            return self.named_tuple(number)
+        values = self.values(number)
+        if shape == SHAPE_SCALAR:
+            return values[0]
+        if shape == SHAPE_MADE:
+            return self.maker(values)
+        names = self.column_names
+        row = PyDict_Copy(self.blank)
+        for i in range(self.columns.count):
+            PyDict_SetItem(row, names[i], values[i])
         return row
 
     cdef int settled_shape(self) except -2:

@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import psycopg2
 import psycopg2.extensions
@@ -22,6 +22,7 @@ from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
+from .rows import Row, RowFactory, T, TupleRow, shape_of_factory
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -68,6 +69,28 @@ PREPARE_THRESHOLD = _Default(DEFAULT_THRESHOLD)
 _SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
 
 
+_C = TypeVar("_C", bound="Connection[Any]")
+
+
+@overload
+def connect(
+    dsn: str | None = None,
+    *,
+    row_factory: RowFactory[T],
+    timeout: float | None = TIMEOUT,
+    enable_json: bool = True,
+    enable_hstore: bool = True,
+    enable_uuid: bool = True,
+    echo: bool = False,
+    cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
+    prepare_threshold: int | None = PREPARE_THRESHOLD,
+    prepared_max: int | None = DEFAULT_MAXIMUM,
+    **kwargs: Any,
+) -> "_ContextManager[Connection[T]]": ...
+
+
+@overload
 def connect(
     dsn: str | None = None,
     *,
@@ -80,8 +103,26 @@ def connect(
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    row_factory: None = None,
     **kwargs: Any,
-) -> "_ContextManager[Connection]":
+) -> "_ContextManager[Connection[Any]]": ...
+
+
+def connect(
+    dsn: str | None = None,
+    *,
+    timeout: float | None = TIMEOUT,
+    enable_json: bool = True,
+    enable_hstore: bool = True,
+    enable_uuid: bool = True,
+    echo: bool = False,
+    cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
+    prepare_threshold: int | None = PREPARE_THRESHOLD,
+    prepared_max: int | None = DEFAULT_MAXIMUM,
+    row_factory: RowFactory[Any] | None = None,
+    **kwargs: Any,
+) -> "_ContextManager[Connection[Any]]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
 
     dsn, kwargs: as for `psycopg2.connect()`: a URL or `key=value` pairs, and single parameters.
@@ -100,6 +141,8 @@ def connect(
         docs/prepared.md. New in aiopgx, by psycopg 3's name.
     prepared_max: how many statements stay prepared on a connection; None for no limit. New in
         aiopgx, by psycopg 3's name.
+    row_factory: what makes the rows of its cursors, such as `aiopgx.rows.dict_row`; see
+        docs/rows.md. New in aiopgx, by psycopg 3's name.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
@@ -114,17 +157,18 @@ def connect(
         raise_query_canceled=raise_query_canceled,
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
+        row_factory=row_factory,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
 
 
-async def disconnect(c: "Connection") -> None:
+async def disconnect(c: "Connection[Any]") -> None:
     """Close a connection."""
     await c.close()
 
 
-class Connection:
+class Connection(Generic[Row]):
     """A session with the server; `await aiopgx.connect(...)` makes it. See there for arguments.
 
     It is in autocommit, as every asynchronous connection of psycopg2: transactions are opened
@@ -149,8 +193,10 @@ class Connection:
         raise_query_canceled: bool = False,
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
+        row_factory: RowFactory[Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.row_factory = row_factory
         self._plans = Plans(
             _checked("prepare_threshold", prepare_threshold),
             _checked("prepared_max", prepared_max),
@@ -179,7 +225,7 @@ class Connection:
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
-    def __await__(self) -> Generator[Any, None, "Connection"]:
+    def __await__(self: _C) -> Generator[Any, None, _C]:
         return self._connect().__await__()
 
     def _open(self, **server: str) -> None:
@@ -239,7 +285,7 @@ class Connection:
             )
         return None
 
-    async def _connect(self) -> "Connection":
+    async def _connect(self: _C) -> _C:
         refusal = self._refusal()
         if refusal is not None:
             raise refusal
@@ -275,7 +321,7 @@ class Connection:
         """The OIDs of hstore and of its array, in each schema that has the extension."""
         # a plain cursor: the connection's own factory may give rows of any kind
         impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
-        cursor = Cursor(self, impl, self._timeout, self._echo)
+        cursor: Cursor[Any] = Cursor(self, impl, self._timeout, self._echo)
         try:
             await cursor.execute(
                 "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
@@ -296,7 +342,35 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> _ContextManager[NamedCursor]: ...
+        *,
+        row_factory: RowFactory[T],
+    ) -> _ContextManager[NamedCursor[T]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        cursor_factory: None = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[NamedCursor[Row]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        cursor_factory: Any,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[NamedCursor[Any]]: ...
 
     @overload
     def cursor(
@@ -307,7 +381,35 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> _ContextManager[Cursor]: ...
+        *,
+        row_factory: RowFactory[T],
+    ) -> _ContextManager[Cursor[T]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: None = None,
+        cursor_factory: None = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Row]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: type | None = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Any]]: ...
 
     def cursor(
         self,
@@ -317,6 +419,8 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: RowFactory[Any] | None = None,
     ) -> Any:
         """Make a cursor: `await` it, or `async with` it to close the cursor at the end.
 
@@ -327,10 +431,17 @@ class Connection:
         withhold: of a server-side cursor: whether it can be used outside of transactions.
         timeout: the cursor's default in seconds, the connection's if None.
         isolation_level: of the transactions that the cursor begins.
+        row_factory: what makes the rows, such as `aiopgx.rows.dict_row`; without one it is the
+            cursor class given here, else the connection's `row_factory`. New in aiopgx.
         """
         self._last_usage = self._loop.time()
+        if row_factory is not None:
+            shape_of_factory(row_factory)
+        coro = self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level)
+        if row_factory is not None:
+            coro = _with_rows(coro, row_factory)
         return _ContextManager[Cursor](
-            self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
+            coro,
             _close_cursor,
             None if name is None or isinstance(name, type) else close_after_error,
         )
@@ -343,7 +454,7 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> Cursor:
+    ) -> Cursor[Any]:
         if isinstance(name, type):  # here as well: tracers call this in place of cursor()
             name, cursor_factory = None, name
         if timeout is None:
@@ -357,14 +468,20 @@ class Connection:
             named = self._named(name, scrollable, withhold)
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
-            return NamedCursor(
+            cursor: Cursor[Any] = NamedCursor(
                 self, impl, named, self._portals, timeout, self._echo, isolation_level
             )
+            if self._row_factory is not None and cursor_factory is None:
+                cursor.row_factory = self._row_factory
+            return cursor
         if scrollable is None and not withhold:
             impl = self._conn.cursor(**factory)
         else:
             impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
-        return Cursor(self, impl, timeout, self._echo, isolation_level)
+        cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
+        if self._row_factory is not None and cursor_factory is None:
+            cursor.row_factory = self._row_factory
+        return cursor
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
         """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
@@ -375,6 +492,18 @@ class Connection:
         named.scrollable = scrollable
         return named
 
+    @overload
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        row_factory: RowFactory[T],
+        timeout: float | None = None,
+        prepare: bool | None = None,
+    ) -> _ContextManager[Cursor[T]]: ...
+
+    @overload
     def execute(
         self,
         operation: Any,
@@ -382,19 +511,39 @@ class Connection:
         *,
         timeout: float | None = None,
         prepare: bool | None = None,
-    ) -> _ContextManager[Cursor]:
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Row]]: ...
+
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+        prepare: bool | None = None,
+        row_factory: RowFactory[Any] | None = None,
+    ) -> _ContextManager[Cursor[Any]]:
         """Execute a statement on a new cursor, which is what awaiting it gives.
 
-        See `Cursor.execute()`. New in aiopgx.
+        row_factory: as for cursor().
+
+        See `Cursor.execute()` for the other arguments. New in aiopgx.
         """
         return _ContextManager[Cursor](
-            self._execute(operation, parameters, timeout, prepare), _close_cursor
+            self._execute(operation, parameters, timeout, prepare, row_factory), _close_cursor
         )
 
     async def _execute(
-        self, operation: Any, parameters: Any, timeout: float | None, prepare: bool | None
-    ) -> Cursor:
+        self,
+        operation: Any,
+        parameters: Any,
+        timeout: float | None,
+        prepare: bool | None,
+        row_factory: RowFactory[Any] | None,
+    ) -> Cursor[Any]:
         cursor = await self.cursor()
+        if row_factory is not None:
+            cursor.row_factory = row_factory
         await cursor.execute(operation, parameters, timeout=timeout, prepare=prepare)
         return cursor
 
@@ -456,7 +605,7 @@ class Connection:
         """0 while the connection is open, else not 0."""
         return 0 if self._wire is None else self._wire.closed
 
-    async def __aenter__(self) -> "Connection":
+    async def __aenter__(self: _C) -> _C:
         return self
 
     async def __aexit__(
@@ -522,6 +671,20 @@ class Connection:
     def timeout(self) -> float | None:
         """The default timeout in seconds."""
         return self._timeout
+
+    @property
+    def row_factory(self) -> RowFactory[Row] | None:
+        """What makes the rows of new cursors, None if the cursor class does; can be set.
+
+        New in aiopgx, by psycopg 3's name.
+        """
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, val: RowFactory[Any] | None) -> None:
+        if val is not None:
+            shape_of_factory(val)
+        self._row_factory = val
 
     @property
     def prepare_threshold(self) -> int | None:
@@ -664,6 +827,13 @@ class Connection:
 
     async def lobject(self, *args: Any, **kwargs: Any) -> None:
         raise _refused("lobject")
+
+
+async def _with_rows(coro: Any, row_factory: RowFactory[Any]) -> Any:
+    """A cursor with its rows made by a row factory."""
+    cursor = await coro
+    cursor.row_factory = row_factory
+    return cursor
 
 
 def _checked(name: str, value: int | None) -> int | None:
