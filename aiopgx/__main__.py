@@ -82,7 +82,7 @@ def run_bench(options: argparse.Namespace) -> int:
 async def _server_version(dsn: str) -> str:
     async with aiopgx.connect(dsn) as conn, conn.cursor() as cur:
         await cur.execute("SELECT version()")
-        (version,) = await cur.fetchone()
+        ((version,),) = await cur.fetchall()
         return str(version)
 
 

@@ -14,6 +14,10 @@ cpdef enum:
     SHAPE_SCALAR = 6
     SHAPE_MADE = 7              # whatever a function makes
 
+cdef struct Places:
+    Py_ssize_t first            # of the first value from the start of the keys, 0 if not known
+    Py_ssize_t step             # to the next; both in pointers
+
 cdef class Result:
     cdef PGresult *res          # owned; NULL once handed over
     cdef Columns columns        # None after a command without rows
@@ -35,6 +39,7 @@ cdef class Result:
     cdef object index           # DictRow: name -> position
     cdef object record          # the namedtuple type
     cdef dict blank             # a dict row without its values
+    cdef Places places          # of the values in such a dict
     cdef public object maker    # for SHAPE_MADE: makes a row of a tuple
     cdef readonly bint exhausted    # behind the last row fetchone() has found none
 
@@ -58,4 +63,5 @@ cdef class Result:
     cdef object named_tuple(self, int number)
     cdef void stay(self, long start) noexcept
     cdef object factory_row(self, int shape, int number)
+    cdef dict plain_dict(self, int number)
     cdef int settle_factory(self) except -1

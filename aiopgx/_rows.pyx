@@ -4,11 +4,11 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM, PyList_SetSlice
 from cpython.long cimport PyLong_AsLong
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New
 from libc.limits cimport INT_MAX, INT_MIN
 from libc.stdlib cimport atol
-from libc.string cimport strlen
+from libc.string cimport memset, strlen
 
 import re
 from collections import OrderedDict, namedtuple
@@ -76,6 +76,11 @@ cdef extern from *:
         return row;
     }
 
+    /* A dict's keys are one block of memory, which PyDict_Copy() copies as it is: the values in it
+       are where those of the original are. */
+    #define aiopgx_dict_block(row) ((PyObject **)((PyDictObject *)(row))->ma_keys)
+    #define aiopgx_is_combined(row) (((PyDictObject *)(row))->ma_values == NULL)
+
     /* In free-threaded builds the items of a list are kept in another way. */
     #ifdef Py_GIL_DISABLED
     #define aiopgx_lists_known 0
@@ -90,10 +95,13 @@ cdef extern from *:
     object aiopgx_new_dict_row(PyTypeObject *cls, Py_ssize_t count)
     object aiopgx_new_record(PyTypeObject *cls, Py_ssize_t count)
     bint aiopgx_lists_known
+    PyObject **aiopgx_dict_block(object row)
+    bint aiopgx_is_combined(object row)
 
 cdef extern from "Python.h":
     PyObject *_PyType_Lookup(type, object)      # borrowed
     void PyObject_GC_Track(void *)
+    int PyObject_GC_IsTracked(object)
     void PyObject_GC_UnTrack(void *)
     int PyODict_SetItem(object, object, object) except -1
     int PyObject_GenericSetAttr(object, object, object) except -1
@@ -176,6 +184,41 @@ cdef bint dict_rows_are_known():
     """Whether rows are lists with one slot, as psycopg2 ships them: not patched since."""
     return (dict_rows_are_shipped and (<PyTypeObject *>DictRow).tp_new == (<PyTypeObject *>list).tp_new
             and _PyType_Lookup(DictRow, "_index") == <PyObject *>index_slot)
+
+
+# Rows from which on it pays to look where the values of dict rows are; columns up to which it does.
+cdef enum:
+    SOME = 8
+    MOST_PLACES = 64
+
+
+cdef Places places_in(dict blank, tuple names) except *:
+    """Where the values of a dict, all None, are in its memory: found by looking, else not known."""
+    cdef Places places = Places(0, 0)
+    cdef Py_ssize_t i, step, count = len(names)
+    cdef dict row = PyDict_Copy(blank)
+    # in pointers; what sizeof tells besides the block is behind its end
+    cdef Py_ssize_t size = (row.__sizeof__() - dict.__basicsize__) // <Py_ssize_t>sizeof(PyObject *)
+    cdef PyObject **block = aiopgx_dict_block(row)
+    if not aiopgx_lists_known or not aiopgx_is_combined(row):
+        return places
+    if not 1 < count == len(blank) <= MOST_PLACES or blank.__sizeof__() != row.__sizeof__():
+        return places
+    for step in range(2, 4):
+        for i in range(1, size - (count - 1) * step):
+            if is_place(block + i, step, names):
+                places.first, places.step = i, step
+                return places
+    return places
+
+
+cdef bint is_place(PyObject **slot, Py_ssize_t step, tuple names) noexcept:
+    cdef Py_ssize_t i
+    for i in range(len(names)):
+        if slot[0] != <PyObject *>None or slot[-1] != <PyObject *>names[i]:
+            return False
+        slot += step
+    return True
 
 
 cdef class Result:
@@ -421,6 +464,8 @@ cdef class Result:
         if self.shape == SHAPE_DICT:
             if self.blank is None:
                 self.blank = dict.fromkeys(self.names())
+                if self.rows >= SOME:
+                    self.places = places_in(self.blank, self.names())
         elif self.shape == SHAPE_RECORD:
             if self.record is None:
                 self.record = record_of(self.names())
@@ -437,6 +482,8 @@ cdef class Result:
         cdef Py_ssize_t i
         if shape == SHAPE_RECORD:
             return self.named_tuple(number)
+        if shape == SHAPE_DICT and self.places.first:
+            return self.plain_dict(number)
         values = self.values(number)
         if shape == SHAPE_SCALAR:
             return values[0]
@@ -446,6 +493,29 @@ cdef class Result:
         row = PyDict_Copy(self.blank)
         for i in range(self.columns.count):
             PyDict_SetItem(row, names[i], values[i])
+        return row
+
+    cdef dict plain_dict(self, int number):
+        """A dict row, its values put where the `None`s of the blank one are."""
+        cdef PyObject *values[MOST_PLACES]
+        cdef Py_ssize_t i, count = self.columns.count
+        cdef PyObject **slot
+        cdef dict row
+        memset(values, 0, count * sizeof(PyObject *))
+        try:
+            self.columns.decode_row(self.res, number, values)
+            row = PyDict_Copy(self.blank)
+        except BaseException:
+            for i in range(count):
+                Py_XDECREF(values[i])
+            raise
+        slot = aiopgx_dict_block(row) + self.places.first
+        for i in range(count):
+            Py_DECREF(<object>slot[0])
+            slot[0] = values[i]
+            slot += self.places.step
+        if not self.columns.atomic and not PyObject_GC_IsTracked(row):
+            PyObject_GC_Track(<void *>row)
         return row
 
     cdef int settled_shape(self) except -2:

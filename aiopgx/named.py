@@ -43,10 +43,10 @@ class Portal:
     __slots__ = ("closed", "name", "quoted", "rests")
 
     def __init__(self, name: str, rests: int | None) -> None:
-        self.name = name.encode()
-        self.quoted = quoted(name)
-        self.rests = rests
-        self.closed = False
+        self.name: bytes = name.encode()
+        self.quoted: bytes = quoted(name)
+        self.rests: int | None = rests
+        self.closed: bool = False
 
 
 def quoted(name: str) -> bytes:
@@ -67,7 +67,7 @@ class Portals:
         self._open: dict[bytes, Portal] = {}
         self._ending: set[Portal] = set()  # those that are being freed now
         self._listeners: list[asyncio.Future[None]] = []  # told when there are none
-        self.nothing = create_completed_future(wire.loop)
+        self.nothing: asyncio.Future[Any] = create_completed_future(wire.loop)
 
     def add(self, portal: Portal) -> Portal:
         """Note a portal that is there. If there was one of its name before, that one is gone."""

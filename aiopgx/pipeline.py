@@ -39,7 +39,7 @@ class Pending:
         self._cursor = cursor
         self._waiter = waiter
         self._error: BaseException | None = None  # that nobody has seen
-        self.here = False
+        self.here: bool = False
         waiter.add_done_callback(self._arrived)
 
     def _arrived(self, waiter: "asyncio.Future[list[Any]]") -> None:

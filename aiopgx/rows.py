@@ -7,7 +7,7 @@ and `conn.execute()` takes one. New in aiopgx.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import psycopg2
 from psycopg2.extensions import cursor as PsycopgCursor
@@ -52,8 +52,8 @@ __all__ = (
     "tuple_row",
 )
 
-TupleRow = tuple[Any, ...]
-DictRow = dict[str, Any]
+TupleRow: TypeAlias = tuple[Any, ...]
+DictRow: TypeAlias = dict[str, Any]
 
 
 class RowMaker(Protocol[Row]):
@@ -169,7 +169,7 @@ class PsycopgRows:
     def __init__(self, impl: Any) -> None:
         self._impl = impl
         self.maker: Any = None
-        self.exhausted = False
+        self.exhausted: bool = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._impl, name)

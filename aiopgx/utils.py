@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ._context import ContextCore
 
-get_running_loop = asyncio.get_running_loop
+get_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
 

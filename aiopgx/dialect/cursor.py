@@ -53,9 +53,9 @@ class FetchedRows:
 
     def __init__(self, impl: Any) -> None:
         self._impl = impl
-        self.description = impl.description
-        self.rowcount = impl.rowcount
-        self.rownumber = 0
+        self.description: Any = impl.description
+        self.rowcount: int = impl.rowcount
+        self.rownumber: int = 0
         self._rows = impl.fetchall()
 
     def __getattr__(self, name: str) -> Any:
