@@ -1,5 +1,5 @@
-# make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-examples
-#      | fuzz | bench | benchmark | docs | lint | clean
+# make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-dependents
+#      | test-examples | fuzz | bench | benchmark | docs | lint | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
@@ -26,7 +26,7 @@ SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
-.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-examples
+.PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-dependents test-examples
 .PHONY: fuzz bench benchmark docs lint clean
 
 demo: $(VENV)/.bench
@@ -46,7 +46,10 @@ compliance: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
 
 test-agents: $(VENV)/.agents
-	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py $(ARGS)
+	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py tests/test_observability.py $(ARGS)
+
+test-dependents: $(VENV)/.dependents
+	@AIOPGX_DEPENDENTS=required $(BIN)/python -m pytest tests/test_dependents.py $(ARGS)
 
 test-examples: $(VENV)/.test-examples
 	@$(BIN)/python -m pytest examples $(ARGS)
@@ -63,7 +66,7 @@ benchmark: $(VENV)/.bench
 
 # The pages of docs/ as HTML, in build/docs.
 docs: $(VENV)/.docs
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --write-all --quiet docs build/docs
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -97,6 +100,10 @@ $(VENV)/.agents: $(BIN)/pip $(SOURCES)
 	$(call install,agents,AIOPGX_TEST_DSN)
 	@touch $@
 
+$(VENV)/.dependents: $(BIN)/pip $(SOURCES)
+	$(call install,dependents,AIOPGX_TEST_DSN)
+	@touch $@
+
 $(VENV)/.test-examples: $(BIN)/pip $(SOURCES)
 	$(call install,test-examples,AIOPGX_TEST_DSN)
 	@touch $@
@@ -111,8 +118,8 @@ $(VENV)/.fuzz: $(BIN)/pip
 	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/pip docs/requirements.txt
-	@$(PIP) --requirement docs/requirements.txt
+$(VENV)/.docs: $(BIN)/pip $(SOURCES) docs/requirements.txt
+	@$(PIP) --editable ".[sqlalchemy]" --requirement docs/requirements.txt
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/pip

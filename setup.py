@@ -1,6 +1,7 @@
 """Build the compiled modules. The metadata is in pyproject.toml.
 
-The modules are translated and compiled side by side, without debug information.
+The modules are translated and compiled side by side, without debug information. What is up to date
+stays, also for pip, whose build environments and directories are new each time.
 
 Switches, as environment variables:
   AIOPGX_DEBUG=1     keep debug information and symbols, for gdb, perf and valgrind
@@ -13,13 +14,17 @@ import os
 import sys
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
+from Cython.Build.Dependencies import create_dependency_tree
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 debug = os.environ.get("AIOPGX_DEBUG") == "1"
 sanitize = os.environ.get("AIOPGX_SANITIZE") in ("1", "fuzz")
 fuzz = os.environ.get("AIOPGX_SANITIZE") == "fuzz"
 trace = os.environ.get("AIOPGX_TRACE") == "1"
+switches = {"debug": debug, "sanitize": sanitize, "fuzz": fuzz, "trace": trace}
 
 compile_args: list[str] = []
 link_args: list[str] = []
@@ -55,14 +60,46 @@ extensions = [
     for source in sorted(Path("aiopgx").glob("_*.pyx"))
 ]
 
+CYTHON = Path(Cython.__file__).parent
+TRANSLATED = Path("build", "traced") if trace else Path("build")
+COMPILED = Path("build", "compiled", *(switch for switch, on in switches.items() if on))
+
+
+class KeepingBuildExt(build_ext):
+    """For the working tree, modules are compiled into a directory that is there the next time."""
+
+    def finalize_options(self) -> None:
+        if self.inplace or self.editable_mode:
+            self.build_lib, self.build_temp = str(COMPILED), str(COMPILED / "objects")
+        super().finalize_options()
+
+
+def heed_own_files_alone() -> None:
+    """Let cythonize() look at our files' times, not at those of Cython's own."""
+    tree = create_dependency_tree()
+    timestamp = tree.timestamp
+    tree.timestamp = lambda name: 0 if CYTHON in Path(name).absolute().parents else timestamp(name)
+
+
+def by_another_cython(source: str) -> bool:
+    """Whether there is a translation of a module that another version of Cython has made."""
+    path = (TRANSLATED / source).with_suffix(".c")
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8") as lines:
+        return f" {Cython.__version__} " not in next(lines, "")
+
+
 # The start of a process imports this file again where processes are not forked.
 if __name__ == "__main__":
     workers = os.cpu_count() or 1
+    heed_own_files_alone()
     setup(
         ext_modules=cythonize(
             extensions,
-            build_dir="build",
+            build_dir=str(TRANSLATED),
             nthreads=workers,
+            force=any(by_another_cython(extension.sources[0]) for extension in extensions),
             compiler_directives={
                 "language_level": 3,
                 "annotation_typing": False,
@@ -71,5 +108,6 @@ if __name__ == "__main__":
                 "linetrace": trace,
             },
         ),
+        cmdclass={"build_ext": KeepingBuildExt},
         options={"build_ext": {"parallel": workers}},
     )

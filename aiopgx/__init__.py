@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from psycopg2.extras import DictCursor, NamedTupleCursor, RealDictCursor
 
+from ._aliases import install_as_aiopg, uninstall_as_aiopg
+from ._retry import retry
 from ._roads import Capabilities, capabilities, explain_road
 from ._version import __version__
 from .connection import TIMEOUT as DEFAULT_TIMEOUT
@@ -49,6 +51,9 @@ __all__ = (
     "create_pool",
     "explain_road",
     "get_running_loop",
+    "install_as_aiopg",
+    "retry",
+    "uninstall_as_aiopg",
     "version",
     "version_info",
 )

@@ -1,4 +1,4 @@
-"""python -m aiopgx: look at the installation, see the demo, measure."""
+"""python -m aiopgx: look at the installation, run a program of aiopg's, see the demo, measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import psycopg2
 
 import aiopgx
-from aiopgx.tools import demo, measure, server
+from aiopgx.tools import demo, measure, run, server
 from aiopgx.tools.terminal import Progress
 
 LOOPS = {"asyncio": ["asyncio"], "uvloop": ["uvloop"], "both": ["asyncio", "uvloop"]}
@@ -20,6 +20,9 @@ LOOPS = {"asyncio": ["asyncio"], "uvloop": ["uvloop"], "both": ["asyncio", "uvlo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command named in the arguments, and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["run"]:  # what follows is another program's
+        return run.run(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -96,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="versions, open roads, and whether a server answers")
     check.set_defaults(command=run_check)
     check.add_argument("--dsn", default=os.environ.get("AIOPGX_DSN"), help="default: AIOPGX_DSN")
+
+    commands.add_parser("run", help="a program that imports aiopg, on aiopgx", add_help=False)
 
     show = commands.add_parser("demo", help="an aiopg service on aiopgx, and a short comparison")
     show.set_defaults(command=run_demo)

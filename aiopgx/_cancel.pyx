@@ -314,6 +314,7 @@ cdef class _Ending:
                 if ended or pq.pipelineStatus == NULL or pq.pipelineStatus(self.conn) == 0:
                     return True
                 ended = True
+                self.next, self.delay = 0, AGAIN        # the next may be running now: ask at once
                 continue
             ended = False
             status = pq.resultStatus(res)

@@ -42,6 +42,7 @@ cdef class Request:
     cdef object outcome(self, Wire wire)
     cdef object reason(self, Wire wire, object error)
     cdef int answer(self, Wire wire, object outcome) except -1
+    cdef int expire(self, Wire wire) except -1
 
 cdef class Wire(Link):
     cdef readonly unsigned long rests   # requests that left no transaction open
@@ -70,6 +71,7 @@ cdef class Wire(Link):
     cdef int expect(self, Request request) except -1
     cdef int pull(self) except -1
     cdef int retire(self, Request request, int resting) except -1
+    cdef int time_out(self, Request request) except -1
     cdef int transaction_status(self) except -1
     # its own
     cdef bint engaged(self) except -1
@@ -92,7 +94,6 @@ cdef class Wire(Link):
     cdef int _set_timer(self, double now) except -1
     cdef int _first_deadline(self) except -1
     cdef int _look(self) except -1
-    cdef int _time_out(self, Request request) except -1
     cdef int _go_on_connecting(self) except -1
     cdef int _broken_off(self, error) except -1
     cdef int _poll(self) except -1

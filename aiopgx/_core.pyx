@@ -116,6 +116,10 @@ cdef class Request:
             self.waiter.set_result([outcome])
         return 0
 
+    cdef int expire(self, Wire wire) except -1:
+        """Its time is over."""
+        return wire.time_out(self)
+
 
 cdef class Wire(Link):
     """Serves the requests of one psycopg2 connection; see Link for its arguments."""
@@ -319,7 +323,8 @@ cdef class Wire(Link):
     cdef int _accept(self, Request request, timeout) except -1:
         request.limit = NEVER if timeout is None else timeout
         request.deadline = self.loop.time() + request.limit
-        request.waiter = self.loop.create_future()
+        if request.waiter is None:
+            request.waiter = self.loop.create_future()
         if request.session is None:
             request.session = self.shared
         self.users += not request.housekeeping
@@ -528,7 +533,7 @@ cdef class Wire(Link):
         if self.head is not request:
             return 0
         if request.limit <= 0:
-            self._time_out(request)
+            request.expire(self)
         else:
             self._arm(request.deadline)
         return 0
@@ -575,12 +580,15 @@ cdef class Wire(Link):
             return self._set_timer(now)
         for request in self._queue():
             if now >= request.deadline and (request is self.head or not request.housekeeping):
-                return self._time_out(request)
+                request.expire(self)
+                if self.state == CLOSED:
+                    return 0
         self._first_deadline()
         return self._set_timer(now)
 
-    cdef int _time_out(self, Request request) except -1:
+    cdef int time_out(self, Request request) except -1:
         """The time of a request is over, and with it the connection's: who knows what comes yet?"""
+        request.deadline = NEVER
         wanted = "connected" if self.state == CONNECTING else "answered"
         request.answer(self, asyncio.TimeoutError(
             f"the server has not {wanted} within {request.limit:g} s"))
@@ -773,9 +781,11 @@ cdef class Wire(Link):
             return False
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
+        if self.state == CLOSED:
+            return False
         if self.raw.closed:         # code of the program has run: a codec, a collection
             self.closed_elsewhere()
-        elif self.state != CLOSED:
+        else:
             self.collect_notifies()
         return self.state == BUSY
 

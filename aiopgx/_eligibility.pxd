@@ -17,6 +17,7 @@ cdef class Text:
     cdef readonly bint single           # surely one statement, with or without its semicolon
     cdef readonly str kind              # the first word in upper case: "SELECT", "BEGIN", ...
     cdef readonly bint changes_session  # maybe: prepared statements are to be forgotten
+    cdef readonly bint shareable        # it leaves nothing behind in its session, nor needs it
     cdef bytes columns                  # not 0 for each placeholder that is bound as a column; or None
     cdef bint arrays                    # there are casts to arrays
     cdef readonly bint quotes           # there is a literal in quotes, or a name

@@ -243,6 +243,12 @@ cdef class Text:
         return None
 
 
+# Kinds of statements that are executed for their rows, or to change some.
+cdef frozenset queries = frozenset([
+    "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "TABLE", "WITH",
+])
+
+
 cdef str describe(int fault, Slot *slot, object value):
     place = places[slot.place]
     if fault == WRONG_TYPE and type_of(value) == 0:
@@ -282,6 +288,8 @@ cpdef Text read_text(object operation, bint has_parameters):
         self.kind = tokens.kind
         self.changes_session = tokens.changes_session
         self.single = tokens.certain and tokens.statements == 1
+        self.shareable = self.single and self.kind in queries \
+            and not self.changes_session and not tokens.needs_session
         if not PyUnicode_CheckExact(operation):
             raise Refused("the operation is no str")
         if tokens.trouble is not None:

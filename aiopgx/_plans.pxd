@@ -35,6 +35,7 @@ cdef class Hot:
     cdef readonly int count     # executions
     cdef unsigned long epoch
     cdef dict plans             # types of the parameters: Plan
+    cdef bint busy              # it is being prepared
 
     cdef Plan plan(self, bytes signature)
 

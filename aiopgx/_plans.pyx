@@ -20,6 +20,7 @@ from cpython.object cimport PyObject
 from libc.string cimport strncmp
 
 import datetime
+import os
 import re
 from functools import lru_cache
 from uuid import UUID
@@ -182,6 +183,8 @@ cdef class Plans:
         self.maximum = maximum
         self.patience = 1
         self.prepare_threshold = threshold
+        # Nobody else's: behind a pooler, sessions may meet each other's statements.
+        self.names = self.names_before = int.from_bytes(os.urandom(6), "big")
 
     @property
     def prepare_threshold(self):

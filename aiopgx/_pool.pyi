@@ -2,12 +2,16 @@ from asyncio import AbstractEventLoop, Future
 from collections import deque
 from typing import Any
 
+from ._shared import Sharing
+
 class PoolCore:
     _loop: AbstractEventLoop
     _minsize: int
     _recycle: float
     _free: deque[Any]
     _used: set[Any]
+    _shared: set[Any]
+    _sharing: Sharing
     _terminated: set[Any]
     _waiters: deque[Future[Any]]
     _connects: dict[Future[Any], Future[Any] | None]
@@ -34,6 +38,10 @@ class PoolCore:
     def _take_good(self) -> Any: ...
     def _put_back(self, conn: Any) -> Any: ...
     def _keep(self, conn: Any) -> bool: ...
+    @property
+    def _may_grow(self) -> bool: ...
+    @property
+    def _wanted(self) -> int: ...
     @property
     def _short(self) -> int: ...
     def _unserved(self) -> list[Future[Any]]: ...

@@ -39,6 +39,8 @@ cdef class PoolCore:
     cdef public object _recycle     # seconds unused after which a free connection is closed, or -1
     cdef public object _free        # deque, the one released first at the left
     cdef public set _used
+    cdef public set _shared         # by several statements: see _shared.pyx
+    cdef public object _sharing     # what is known of these, None in a pool that shares none
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
@@ -50,6 +52,7 @@ cdef class PoolCore:
     def __cinit__(self, *args, **kwargs):
         self._free = deque()
         self._used = set()
+        self._shared = set()
         self._terminated = set()
         self._waiters = deque()
         self._connects = {}
@@ -78,7 +81,7 @@ cdef class PoolCore:
 
     @property
     def size(self):
-        """How many connections there are: free, in use, being connected, and closed but running on.
+        """How many connections there are: free, in use, shared, being connected, closed but running on.
         """
         return self.count()
 
@@ -94,7 +97,7 @@ cdef class PoolCore:
 
     cdef Py_ssize_t count(self) except -1:
         return (len(self._free) + len(self._used) + len(self._connects)
-                + len(self._clearing) + len(self._leaving))
+                + len(self._clearing) + len(self._leaving) + len(self._shared))
 
     def _check_loop(self):
         """Raise RuntimeError in another event loop: futures made there would never be woken."""
@@ -149,16 +152,35 @@ cdef class PoolCore:
 
     def _keep(self, conn):
         """Give a connection to the first waiter, or make it free. False if nobody needs it."""
+        sharing = self._sharing
+        if sharing is not None and sharing.owed and sharing.take(self, conn):
+            return True
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 self._used.add(conn)
                 waiter.set_result(conn)
+                if sharing is not None:
+                    sharing.passed_by()
                 return True
+        if sharing is not None and sharing.take(self, conn):
+            return True
         if self._closing:
             return False
         self._free.append(conn)
         return True
+
+    @property
+    def _may_grow(self):
+        return self._free.maxlen is None or self.count() < self._free.maxlen
+
+    @property
+    def _wanted(self):
+        """How many acquires wait, and have no connect of their own."""
+        if not self._waiters:
+            return 0
+        owners = set(self._connects.values())
+        return sum([1 for waiter in self._waiters if not waiter.done() and waiter not in owners])
 
     @property
     def _short(self):

@@ -17,7 +17,7 @@ from psycopg2.extensions import (
 from ._binary cimport binary_worth
 from ._binds cimport Binds
 from ._core cimport AGAIN, DROP, GO, MORE, WAIT, Request, Taken, Turn, Wire, check_timeout
-from ._eligibility cimport SAME, Text
+from ._eligibility cimport SAME, Text, read_text
 from ._libpq cimport PGRES_FATAL_ERROR, PGRES_TUPLES_OK, PGresult, pq
 from ._plans cimport (
     ASKED,
@@ -76,10 +76,10 @@ cdef class Prepared(Statement):
     cdef bint guarded           # by a savepoint
     cdef bint unfit             # the server has refused to prepare it
     cdef bint in_transaction
+    cdef bint prepares
 
     cdef bint sent_by(self, Wire wire) except -1:
         cdef Binds binds = self.binds
-        cdef const char *name
         if self.stage == WRITE:
             self.query = self.text()
             return Statement.sent_by(self, wire)
@@ -112,7 +112,10 @@ cdef class Prepared(Statement):
         return pq.sendQueryPrepared(
             wire.conn, PyBytes_AS_STRING(self.plan.name), binds.count, binds.values,
             binds.lengths, binds.formats, self.in_binary()) \
-            and (not wire.piping or pq.pipelineSync(wire.conn))
+            and (not wire.piping or wire.sync())
+
+    cdef bint is_executed(self) except -1:
+        return self.begun and (self.stage == EXECUTE or self.stage == WRITE)
 
     cdef bint in_binary(self) except -1:
         oids = self.plan.oids
@@ -206,6 +209,10 @@ cdef class Prepared(Statement):
         return WRITE
 
     cdef int answer(self, Wire wire, object outcome) except -1:
+        if self.prepares:
+            self.hot.busy = False
+        if self.stage == DESCRIBE or self.stage == LOOK:    # its user has gone meanwhile
+            self.plans.doomed.append(self.name)
         Statement.answer(self, wire, outcome)
         if self.plans.doomed and not wire.is_closed():
             look_after(wire, self.plans)
@@ -213,9 +220,10 @@ cdef class Prepared(Statement):
 
 
 cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parameters, prepare,
-                             bint begins):
+                             int status, bint begins):
     """A Prepared; or a Statement without its text from which is to be learned; or None.
 
+    status: the transaction status in which it is executed.
     begins: whether it is the first of a transaction, whose BEGIN goes in front of it.
     """
     cdef Hot hot = plans.find(operation, parameters is not None, prepare)
@@ -223,11 +231,10 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     cdef Binds binds
     cdef Plan plan
     cdef Prepared request
-    cdef int status
     if hot is None:
         return None
     if not plans.heeds:
-        plans.attend(wire.transaction_status() == INTRANS)
+        plans.attend(status == INTRANS)
     values = hot.text.arrange(parameters)
     if values is None or hot.text.judge(values) != SAME:
         return None
@@ -236,7 +243,6 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
         return None
     signature = binds.signature()
     plan = hot.plan(signature)
-    status = wire.transaction_status()
     if begins or (status == INTRANS and (
             plan is None or plan.seen != plans.transaction(wire.rests))):
         return taught(plans, hot, signature)
@@ -260,6 +266,8 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
     elif hot.text.quotes and not plans.settled(wire.conn):
         plans.forget()
         return None
+    if hot.busy and (plan is None or plan.name is None):
+        return None                     # another is about to prepare it
     request = Prepared.__new__(Prepared)
     request.plans, request.hot, request.plan, request.binds = plans, hot, plan, binds
     request.values = values
@@ -272,6 +280,9 @@ cdef Statement hot_statement(Wire wire, Plans plans, impl, str operation, parame
             wire, hot.text, signature, plan, status == INTRANS)
         request.extended = plan.name is not None and pq.enterPipelineMode != NULL
     request.in_transaction = status == INTRANS
+    request.prepares = request.stage != EXECUTE
+    if request.prepares:
+        hot.busy = True
     return request
 
 
@@ -420,7 +431,7 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if plans is not None and plans.watches(prepare) and type(operation) is str \
             and wire.plain and wire.users == 0:
         request = hot_statement(
-            wire, plans, impl, operation, parameters, prepare,
+            wire, plans, impl, operation, parameters, prepare, wire.transaction_status(),
             session is not None and session.opening is not None and session.status == READY)
     if request is None:
         request = Statement.__new__(Statement)
@@ -445,3 +456,29 @@ def execute(Wire wire, impl, int shape, operation, parameters, timeout, Session 
     if plans is not None and (plans.pooler == TO_ASK or plans.doomed):
         look_after(wire, plans)
     return waiter
+
+
+cdef Statement shared_statement(Wire wire, impl, int shape, str operation, parameters):
+    """The request of a statement on a shared connection; None if it must not be executed there.
+
+    It finds no transaction open, and leaves none. Text.shareable is known of the operation.
+    """
+    cdef Statement request = None
+    cdef Plans plans = wire.plans
+    cdef bint plain = True
+    if not wire.plain:
+        return None
+    if plans is not None and plans.watches(None):
+        request = hot_statement(wire, plans, impl, operation, parameters, None, IDLE, False)
+    if request is None:
+        request = Statement.__new__(Statement)
+    if request.query is None:
+        request.query, plain = written(wire, impl, operation, parameters)
+        # adapters may have written anything
+        if not plain and not read_text((<bytes>request.query).decode(), False).shareable:
+            return None
+    if wire.is_closed():                                # an adapter may have done that
+        raise wire.closed_error("connection already closed")
+    request.impl, request.shape = impl, shape
+    request.extended |= type(request) is Statement
+    return request

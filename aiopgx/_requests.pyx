@@ -56,6 +56,16 @@ cdef int IDLE = TRANSACTION_STATUS_IDLE
 cdef int INTRANS = TRANSACTION_STATUS_INTRANS
 
 
+cdef class Sharer:
+    """Is told what becomes of a statement, in the place of its waiter."""
+
+    cdef int over(self, Wire wire, Statement request, object outcome) except -1:
+        raise NotImplementedError
+
+    cdef int expired(self, Wire wire, Statement request) except -1:
+        raise NotImplementedError
+
+
 cdef class Statement(Request):
     """A text in the simple protocol: one statement or several. The outcome is a Result.
 
@@ -65,6 +75,9 @@ cdef class Statement(Request):
     def __dealloc__(self):
         if self.result != NULL:
             pq.clear(self.result)
+
+    cdef Turn turn(self, Wire wire) except? DROP:
+        return DROP if self.sharer is not None and self.waiter.done() else GO
 
     cdef int send(self, Wire wire) except -1:
         if wire.raw.isexecuting():
@@ -113,6 +126,23 @@ cdef class Statement(Request):
             if length <= 0:
                 return MORE if length != 0 else STALLED
             pq.freemem(data)
+
+    cdef bint is_executed(self) except -1:
+        """Whether the server may have executed it."""
+        return self.begun
+
+    cdef int answer(self, Wire wire, object outcome) except -1:
+        cdef Sharer sharer = self.sharer
+        if sharer is not None:
+            self.sharer = None          # which nobody else may hold
+            return sharer.over(wire, self, outcome)
+        return Request.answer(self, wire, outcome)
+
+    cdef int expire(self, Wire wire) except -1:
+        cdef Sharer sharer = self.sharer        # held, since it may be over by that
+        if sharer is not None:
+            return sharer.expired(wire, self)
+        return Request.expire(self, wire)
 
     cdef PGresult *kept(self) noexcept:
         """Give the result away."""

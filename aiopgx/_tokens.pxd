@@ -117,6 +117,7 @@ cdef class Tokens:
     cdef Py_ssize_t statements
     cdef str kind                       # the first word in upper case, or ""
     cdef bint changes_session           # maybe
+    cdef bint needs_session             # maybe: what is its own, such as locks
     # while reading
     cdef Py_ssize_t at
     cdef unsigned char last             # Token

@@ -71,6 +71,14 @@ cdef dict words_with = {
         unlisten update vacuum values with""",
 }
 
+# Functions and schemas of what a session has for itself: locks, large objects, the last values of
+# sequences, connections of dblink, temporary tables.
+cdef tuple _of_session = (
+    b"pg_advisory_", b"pg_try_advisory_", b"lo_", b"loread", b"lowrite", b"currval", b"lastval",
+    b"setseed", b"dblink", b"pg_temp", b"pg_my_temp_schema", b"pg_listening_channels",
+    b"pg_replication_origin_", b"pg_export_snapshot",
+)
+
 # The table: open addressing; the words are kept alive by the list.
 cdef list _words = []
 cdef const char *word_at[SLOTS]
@@ -287,6 +295,7 @@ cdef int read_word(Tokens self) except -1:
     if traits_of[code] & (FORBIDDEN | TELLING | SETTING):
         note_word(self, code, self.text[start:self.at].decode())
     add(self, code, start)
+    note_session(self, start, self.at)
     if dollar:
         refuse(self, "the text contains a dollar sign")
     if is_glued(self):
@@ -299,6 +308,12 @@ cdef int read_word(Tokens self) except -1:
         refuse(self, "a word is glued to a quote")
         if text[self.at] == c"'" and size == 1 and lower(text[start]) == c"e":
             return read_string(self, True)
+    return 0
+
+
+cdef int note_session(Tokens self, Py_ssize_t start, Py_ssize_t end) except -1:
+    if lower(PyBytes_AS_STRING(self.text)[start]) in b"pcdls":
+        self.needs_session |= self.text[start:end].lower().startswith(_of_session)
     return 0
 
 
@@ -422,6 +437,7 @@ cdef int read_identifier(Tokens self) except -1:
     if traits_of[code] & (TELLING | SETTING):
         note_word(self, code, self.text[start + 1:end].decode())
     add(self, T_QUOTED, start)
+    note_session(self, start + 1, end)
     return check_percent(self, start, end)
 
 

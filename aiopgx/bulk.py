@@ -17,6 +17,7 @@ from psycopg2.extras import _paginate, _split_sql
 from psycopg2.sql import Composable
 
 from ._batch import Batch, literal
+from ._nul import refuse_nul, written
 from ._rows import SHAPE_FOREIGN, set_rowcount, set_total
 from .utils import trim
 
@@ -231,7 +232,7 @@ async def execute_many(
 ) -> None:
     """What Cursor.executemany() says."""
     if isinstance(operation, Composable):
-        operation = operation.as_string(cursor._psycopg) or operation
+        operation = written(operation, cursor._psycopg)
     if cursor._wire.shared is not None and cursor._session is None:
         await cursor._wire.shared._arrivals()
     cursor._hand_over()
@@ -277,6 +278,7 @@ async def _pages(argslist: Any, page_size: int) -> AsyncIterator[list[Any]]:
 
 async def execute_batch(cursor: "Cursor", sql: Any, argslist: Any, page_size: int) -> None:
     """What Cursor.execute_batch() says."""
+    refuse_nul(sql)
     wire, impl = cursor._wire, cursor._psycopg
     async for page in _pages(argslist, page_size):
         await cursor.execute(b";".join([literal(wire, impl, sql, args) for args in page]))
@@ -288,6 +290,7 @@ async def execute_values(
     """What Cursor.execute_values() says."""
     wire, impl = cursor._wire, cursor._psycopg
     if isinstance(sql, Composable):
+        refuse_nul(sql)
         sql = sql.as_string(impl)
     if not isinstance(sql, bytes):
         sql = sql.encode(encodings[impl.connection.encoding])

@@ -8,7 +8,7 @@ import sys
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -18,11 +18,13 @@ import psycopg2.extras
 
 from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
+from ._traced import TracedCursor, TracedNamedCursor
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
-from .rows import Row, RowFactory, T, TupleRow, shape_of_factory
+from .rows import Row, RowFactory, T, shape_of_factory
+from .tracing import STATEMENTS, Tracer, Tracing, tracing_of
 from .transaction import (
     DefaultCompiler,
     IsolationCompiler,
@@ -81,11 +83,13 @@ def connect(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Connection[T]]": ...
 
@@ -98,11 +102,13 @@ def connect(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
     row_factory: None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Connection[Any]]": ...
@@ -115,11 +121,13 @@ def connect(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     cancel_timeout: float = CANCEL_TIMEOUT,
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
     row_factory: RowFactory[Any] | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Connection[Any]]":
@@ -128,7 +136,8 @@ def connect(
     dsn, kwargs: as for `psycopg2.connect()`: a URL or `key=value` pairs, and single parameters.
     timeout: seconds, for connecting and as the default of each statement; None for no limit.
     enable_json, enable_hstore, enable_uuid: give values of these types as Python objects.
-    echo: log each statement to the logger "aiopg" at level INFO.
+    echo: log each statement, with its parameters, to the logger "aiopg" at level INFO. "statements"
+        (new in aiopgx) logs them without parameters.
     cancel_timeout: seconds that the server gets to stop a query whose connection was closed; then
         it is left to itself. Nobody waits for that, but a pool counts the connection until then.
         New in aiopgx.
@@ -143,13 +152,17 @@ def connect(
         aiopgx, by psycopg 3's name.
     row_factory: what makes the rows of its cursors, such as `aiopgx.rows.dict_row`; see
         docs/rows.md. New in aiopgx, by psycopg 3's name.
+    tracer: a function, or a list of them, that is told of all operations: see
+        `aiopgx.tracing.Tracer` and docs/observability.md. New in aiopgx.
+    slow_query: seconds; a statement that takes as long is logged at level WARNING, without its
+        parameters. New in aiopgx.
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
     connection = Connection(
         dsn,
         timeout,
-        bool(echo),
+        echo,
         enable_hstore=enable_hstore,
         enable_uuid=enable_uuid,
         enable_json=enable_json,
@@ -158,6 +171,8 @@ def connect(
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
         row_factory=row_factory,
+        tracer=tracer,
+        slow_query=slow_query,
         **kwargs,
     )
     return _ContextManager[Connection](connection, disconnect)
@@ -179,13 +194,14 @@ class Connection(Generic[Row]):
     _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
+    _tracing: Tracing | None = None  # if somebody wants to be told
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
     def __init__(
         self,
         dsn: str | None,
         timeout: float | None,
-        echo: bool = False,
+        echo: bool | str = False,
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
@@ -194,6 +210,8 @@ class Connection(Generic[Row]):
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
         row_factory: RowFactory[Any] | None = None,
+        tracer: Tracer | Sequence[Tracer] | None = None,
+        slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.row_factory = row_factory
@@ -208,11 +226,12 @@ class Connection(Generic[Row]):
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
         self._loop = get_running_loop()
+        self._tracing = tracing_of(self._loop, tracer, slow_query, echo)
         kwargs["async_"] = kwargs.pop("async", True)
         kwargs.pop("loop", None)  # an argument of aiopg's before 1.0
         self._timeout = timeout
         self._last_usage = self._loop.time()
-        self._echo = echo
+        self._echo = bool(echo) and echo != STATEMENTS  # which its tracer logs
         self._cancel_timeout = cancel_timeout
         self._raise_query_canceled = bool(raise_query_canceled)
         self._arguments = (dsn, kwargs)
@@ -226,7 +245,10 @@ class Connection(Generic[Row]):
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
     def __await__(self: _C) -> Generator[Any, None, _C]:
-        return self._connect().__await__()
+        connecting: Any = self._connect()
+        if self._tracing is not None:
+            connecting = self._tracing.connect(self, connecting)
+        return connecting.__await__()  # type: ignore[no-any-return]
 
     def _open(self, **server: str) -> None:
         """Let psycopg2 start to connect. server: parameters that name one of several servers."""
@@ -468,7 +490,8 @@ class Connection(Generic[Row]):
             named = self._named(name, scrollable, withhold)
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
-            cursor: Cursor[Any] = NamedCursor(
+            kind = NamedCursor if self._tracing is None else TracedNamedCursor
+            cursor: Cursor[Any] = kind(
                 self, impl, named, self._portals, timeout, self._echo, isolation_level
             )
             if self._row_factory is not None and cursor_factory is None:
@@ -478,7 +501,10 @@ class Connection(Generic[Row]):
             impl = self._conn.cursor(**factory)
         else:
             impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
-        cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
+        if self._tracing is not None:
+            cursor = TracedCursor(self, impl, timeout, self._echo, isolation_level)
+        else:
+            cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
         if self._row_factory is not None and cursor_factory is None:
             cursor.row_factory = self._row_factory
         return cursor
@@ -720,7 +746,7 @@ class Connection(Generic[Row]):
     @property
     def echo(self) -> bool:
         """Whether statements are logged."""
-        return self._echo
+        return self._echo or (self._tracing is not None and self._tracing.echoes)
 
     @property
     def cursor_factory(self) -> Any:

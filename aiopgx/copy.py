@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2.extensions import QuotedString, encodings, quote_ident
+from psycopg2.extensions import QuotedString, encodings
 
 from ._copy import COPY_FROM, COPY_TO, Copy, look_up, open_copy
 from ._encode import Encoder
+from ._nul import identifier, refuse_nul
 from ._rows import SHAPE_FOREIGN, SHAPE_TUPLE, Result, set_rowcount
 from ._structs import genuine_cursor
 from .log import logger
@@ -76,6 +77,7 @@ async def copy_expert(
     cursor: "Cursor", sql: Any, file: Any, size: int, timeout: float | None
 ) -> None:
     """What `Cursor.copy_expert()` does."""
+    refuse_nul(sql)
     with _checks:
         genuine_cursor(cursor._psycopg).copy_expert(sql, _Readable, size)
     text = cursor._psycopg.mogrify(sql)
@@ -114,9 +116,9 @@ def _statement(
     names = ""
     if columns is not None:
         # psycopg2 forgets the first parenthesis if there are none
-        names = "(" * bool(quoted := [quote_ident(name, raw) for name in columns])
+        names = "(" * bool(quoted := [identifier(name, raw) for name in columns])
         names += ",".join(quoted) + ")"
-    text = f"COPY {quote_ident(table, raw)}{names} {to} WITH DELIMITER AS "
+    text = f"COPY {identifier(table, raw)}{names} {to} WITH DELIMITER AS "
     encode = codecs.getencoder(encodings[raw.encoding])
     return b"%b%b NULL AS %b" % (encode(text)[0], _quoted(sep, raw), _quoted(null, raw))
 
@@ -364,9 +366,9 @@ async def copy_records(
     loop = cursor._wire.loop
     began = loop.time()
     raw = cursor._wire.raw
-    name = quote_ident(table, raw)
+    name = identifier(table, raw)
     if schema_name is not None:
-        name = f"{quote_ident(schema_name, raw)}.{name}"
+        name = f"{identifier(schema_name, raw)}.{name}"
     types = await _types(cursor, name, timeout)
     cursor._hand_over()
     set_rowcount(cursor._psycopg, -1)
@@ -378,7 +380,7 @@ async def copy_records(
     async def move(request: Copy) -> None:
         await _send_records(request, encoder, source, progress)
 
-    quoted = ", ".join(quote_ident(column, raw) for column in names)
+    quoted = ", ".join(identifier(column, raw) for column in names)
     sql = f"COPY {name} ({quoted}) FROM STDIN" + " WITH (FORMAT binary)" * encoder.binary
     encode = codecs.getencoder(encodings[raw.encoding])
     left = None if timeout is None else began + timeout - loop.time()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
-from psycopg2.sql import SQL, Composable, Composed
+from psycopg2.sql import Composable
 
 from ._core import Wire, check_timeout
+from ._nul import refuse_nul, written
 from ._prepared import execute
 from ._requests import Session, command, execute_foreign
 from ._rows import SHAPE_FOREIGN, Result, Unready, shape_of
@@ -61,7 +62,11 @@ class Cursor(Generic[Row]):
 
     _session: Session | None = None  # whose requests wait for each other
     _row_factory: RowFactory[Any] | None = None
+    _raises_canceled = False  # a QueryCanceledError as such; see `connect()`
     _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
+    _is_part = False  # of an operation that is traced already
+    _pending = Pending
+    _row_stream = RowStream
 
     def __init__(
         self,
@@ -116,14 +121,13 @@ class Cursor(Generic[Row]):
             await self._execute_piped(wire.shared, operation, parameters, timeout)
             return
         if self._shape == SHAPE_FOREIGN:
-            _refuse_nul(operation)
+            refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
             return
         waiter = outcome = None
         try:
             if isinstance(operation, Composable):
-                # an empty one is no error for psycopg2 until the server has said so
-                operation = operation.as_string(self._psycopg) or operation
+                operation = written(operation, self._psycopg)
             waiter = execute(
                 wire, self._psycopg, self._shape, operation, parameters, timeout, session, prepare
             )
@@ -146,9 +150,9 @@ class Cursor(Generic[Row]):
     ) -> None:
         try:
             if self._shape == SHAPE_FOREIGN:
-                _refuse_nul(operation)
+                refuse_nul(operation)
             elif isinstance(operation, Composable):
-                operation = operation.as_string(self._psycopg) or operation
+                operation = written(operation, self._psycopg)
             await pipeline._execute(self, operation, parameters, timeout)
         except BaseException as exc:
             trim(exc)
@@ -166,9 +170,9 @@ class Cursor(Generic[Row]):
         Outside a transaction it makes one of its own: at the first error nothing has been done.
         The iterable, an asynchronous one too, is consumed lazily, up to some hundred sets ahead of
         the server. `rowcount` is the sum; there are no rows to fetch. The notes of an exception
-        (its `__notes__`) tell the index of the set that failed.
+        (its `__notes__`) tell the index of the set that failed. New in aiopgx.
 
-        timeout: seconds for each execution; see execute(). New in aiopgx.
+        timeout: seconds for each execution; see execute().
         """
         refusal = self._wire.refusal("cursor.executemany", self._session)
         if refusal is not None:
@@ -203,11 +207,12 @@ class Cursor(Generic[Row]):
     ) -> list[Any] | None:
         """Execute a statement with a list of values in the place of its one `%s`.
 
-        As `psycopg2.extras.execute_values()`: outside a transaction each page is one.
+        As `psycopg2.extras.execute_values()`: outside a transaction each page is one. New in
+        aiopgx.
 
         template: what is written for each of the argument sets, "(%s, %s ...)" by default.
         page_size: how many of them are in a statement, at most.
-        fetch: return the rows of all statements; else None. New in aiopgx.
+        fetch: return the rows of all statements; else None.
         """
         try:
             return await execute_values(self, sql, argslist, template, page_size, fetch)
@@ -246,7 +251,7 @@ class Cursor(Generic[Row]):
             raise TypeError(f"size must be a number of rows, not {size!r}")
         if size < 1:
             raise ValueError(f"size must be a positive number of rows, not {size!r}")
-        return RowStream(self, operation, parameters, size, timeout)
+        return self._row_stream(self, operation, parameters, size, timeout)
 
     async def _command(self, operation: str) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
@@ -279,6 +284,7 @@ class Cursor(Generic[Row]):
         """Call a function of the database; its result is fetched as that of a SELECT.
 
         parameters: sequence, or mapping of argument names.
+        timeout: seconds; see execute().
         """
         refusal = self._wire.refusal("cursor.callproc", self._session)
         if refusal is not None:
@@ -287,7 +293,8 @@ class Cursor(Generic[Row]):
             self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
-        _refuse_nul(procname)
+        for name in (procname, *(parameters if isinstance(parameters, dict) else ())):
+            refuse_nul(name)
         await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout)
 
     async def _execute_foreign(
@@ -339,7 +346,9 @@ class Cursor(Generic[Row]):
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
             self._conn.close()
             self._psycopg.close()
-        elif isinstance(exc, QueryCanceledError) and not self._conn._raise_query_canceled:
+        elif isinstance(exc, QueryCanceledError) and not (
+            self._raises_canceled or self._conn._raise_query_canceled
+        ):
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._wire.loop.call_exception_handler(
                 {"message": exc.pgerror, "exception": exc, "future": waiter}
@@ -495,7 +504,7 @@ class Cursor(Generic[Row]):
         return await Cursor.fetchone(self)
 
     async def _arrive(self) -> None:
-        """Wait for the statement of a pipeline, and raise its error; or find what makes the rows."""
+        """Wait for the statement of a pipeline, and raise its error; or find the rows' maker."""
         result = self._result
         try:
             if type(result) is not Pending:
@@ -578,7 +587,7 @@ class Cursor(Generic[Row]):
         Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
         that whoever keeps it sees their results.
         """
-        if type(self._result) is Pending:
+        if isinstance(self._result, Pending):
             raise RuntimeError("the statement is in flight: fetch from the cursor before")
         self._hand_over()
         self._shape = SHAPE_FOREIGN
@@ -600,7 +609,7 @@ class Cursor(Generic[Row]):
 
     @property
     def row_factory(self) -> RowFactory[Row] | None:
-        """What makes the rows, a function of `aiopgx.rows` or your own; None: the cursor class does.
+        """What makes the rows, such as `aiopgx.rows.dict_row`; None: the cursor class does.
 
         Can be set, also between fetches from a result. New in aiopgx, by psycopg 3's name.
         """
@@ -761,22 +770,6 @@ class Cursor(Generic[Row]):
 
 
 _fetchone = Cursor.fetchone
-
-
-def _refuse_nul(operation: Any) -> None:
-    # psycopg2 sends the text up to the NUL, and drops the rest without a word
-    if _has_nul(operation):
-        raise ValueError("a statement cannot contain NUL (0x00) characters")
-
-
-def _has_nul(operation: Any) -> bool:
-    if isinstance(operation, Composed):
-        return any(map(_has_nul, operation.seq))
-    if isinstance(operation, SQL):
-        operation = operation.string
-    if isinstance(operation, bytes):
-        return b"\0" in operation
-    return isinstance(operation, str) and "\0" in operation
 
 
 async def _close_cursor(cursor: Cursor[Any]) -> None:

@@ -20,10 +20,11 @@ from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._core import Wire
 from ._errors import make_error
+from ._nul import refuse_nul
 from ._requests import end_portal
 from ._rows import Unready, c_int, scroll_target
 from ._structs import genuine_cursor
-from .cursor import Cursor, Owner, _close_cursor, _refuse_nul
+from .cursor import Cursor, Owner, _close_cursor
 from .rows import Row
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
@@ -214,13 +215,14 @@ class NamedCursor(Cursor[Row]):
         self._own(rests)
 
     def _declare(self, operation: Any, parameters: Any) -> bytes:
+        refuse_nul(operation)
         statement = b"DECLARE %b %bCURSOR %b HOLD FOR %b" % (
             quoted(self._named.name),
             _SCROLL[self.scrollable],
             b"WITH" if self.withhold else b"WITHOUT",
             self.mogrify(operation, parameters),
         )
-        _refuse_nul(statement)
+        refuse_nul(statement)
         return statement
 
     async def executemany(self, *args: Any, **kwargs: Any) -> None:

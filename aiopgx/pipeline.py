@@ -48,9 +48,7 @@ class Pending:
         if isinstance(outcome, BaseException):
             self._error = outcome
         elif self._cursor._result is self:
-            self._cursor._result = (
-                self._cursor._from_psycopg() if outcome is None else outcome
-            )
+            self._cursor._result = self._cursor._from_psycopg() if outcome is None else outcome
 
     async def arrive(self) -> None:
         """Wait for the outcome. Who is cancelled meanwhile has given the statement up."""
@@ -115,7 +113,7 @@ class Pipeline:
             waiter = execute_foreign(wire, impl.execute, operation, parameters, timeout)
         else:
             waiter = enqueue(wire, impl, shape, operation, parameters, timeout)
-        pending = cursor._result = Pending(cursor, waiter)
+        pending = cursor._result = cursor._pending(cursor, waiter)
         self._pending.append(pending)
         self._pass_by()
         if len(self._pending) > _MAX_PENDING:

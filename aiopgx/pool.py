@@ -18,8 +18,13 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from ._pool import PoolCore, status_of
+from ._shared import Sharing
 from .connection import TIMEOUT, Connection, Cursor, connect
+from .cursor import _close_cursor
 from .log import logger
+from .rows import RowFactory
+from .shared import MAX_IN_FLIGHT, SharedCursor, execute
+from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _OnConnect = Callable[[Connection], Awaitable[Any]]
@@ -35,10 +40,11 @@ def create_pool(
     maxsize: int = 10,
     timeout: float = TIMEOUT,
     pool_recycle: float = -1.0,
+    max_in_flight: int = MAX_IN_FLIGHT,
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     on_connect: _OnConnect | None = None,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
@@ -49,9 +55,11 @@ def create_pool(
     timeout: seconds that `acquire()` may take, and the connections' own default timeout.
     pool_recycle: seconds after which an unused connection is closed instead of given out again;
         -1 is never.
+    max_in_flight: how many statements of `execute()` may share a connection.
     on_connect: a coroutine function, called with each new connection before it is given out.
 
-    Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
+    Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
+    connections are used. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
     coro = Pool.from_pool_fill(
@@ -65,6 +73,7 @@ def create_pool(
         echo=echo,
         on_connect=on_connect,
         pool_recycle=pool_recycle,
+        max_in_flight=max_in_flight,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -171,16 +180,20 @@ class Pool(PoolCore):
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
-        echo: bool = False,
+        echo: bool | str = False,
         on_connect: _OnConnect | None = None,
         pool_recycle: float = -1.0,
+        max_in_flight: int = MAX_IN_FLIGHT,
         **kwargs: Any,
     ) -> None:
         if minsize < 0:
             raise ValueError("minsize should be zero or greater")
         if maxsize and maxsize < minsize:
             raise ValueError("maxsize should be not less than minsize")
+        if not isinstance(max_in_flight, int) or max_in_flight < 1:
+            raise ValueError(f"max_in_flight should be a positive number, not {max_in_flight!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
+        self._sharing = Sharing(max_in_flight)
         self._dsn = dsn
         self._timeout = timeout
         self._enable_json = enable_json
@@ -188,6 +201,7 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
+        self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
@@ -219,7 +233,7 @@ class Pool(PoolCore):
     @property
     def echo(self) -> bool:
         """Whether the connections log what they execute."""
-        return self._echo
+        return bool(self._echo)
 
     @property
     def timeout(self) -> float | None:
@@ -234,10 +248,15 @@ class Pool(PoolCore):
         """
         return _ContextManager(self._acquire(), self.release)
 
-    async def _acquire(self) -> Connection:
+    def _check_open(self) -> None:
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
+
+    async def _acquire(self, traced: bool = False) -> Connection:
+        if self._tracing is not None and not traced:
+            return await self._tracing.acquire(self, Pool._acquire(self, True))
+        self._check_open()
         conn = self._take_good()
         if conn is None:
             return await self._wait()  # type: ignore[no-any-return]
@@ -252,6 +271,8 @@ class Pool(PoolCore):
         server-side cursors, or with a stream that was left early, is free once they have ended.
         Raises AssertionError if the connection is not one in use of this pool.
         """
+        if self._tracing is not None:
+            self._tracing.release(conn)
         conn = self._put_back(conn)
         if conn is None:
             return self._released
@@ -298,6 +319,12 @@ class Pool(PoolCore):
             )
         elif not self._keep(conn):
             self._discard(conn)
+
+    def _unshare(self, conn: Connection) -> None:
+        """A connection is not shared any more."""
+        self._shared.remove(conn)
+        self._free_or_close(conn)
+        self._settle()
 
     def _discard(self, conn: Connection) -> None:
         conn.close()
@@ -362,10 +389,16 @@ class Pool(PoolCore):
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
         for waiter in self._unserved():
             self._start_connect(waiter)
-        if self._closing and not (self._used or self._connects or self._clearing):
+        while (unserved := self._sharing.unserved(self)) is not None:
+            self._start_connect(unserved)
+        self._sharing.settle(self)
+        if self._closing and not self._has_users():
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
+
+    def _has_users(self) -> bool:
+        return bool(self._used or self._shared or self._connects or self._clearing)
 
     def _top_up(self) -> None:
         for _ in range(self._short):
@@ -445,7 +478,7 @@ class Pool(PoolCore):
         if not self._loop.is_running() or asyncio._get_running_loop() is self._loop:
             self._cut_off()
             return
-        for conn in list(self._used):
+        for conn in [*self._used, *self._shared]:
             conn.close()
         self._loop.call_soon_threadsafe(self._cut_off)
 
@@ -455,6 +488,9 @@ class Pool(PoolCore):
                 conn.close()
         self._terminated |= self._used
         self._used.clear()
+        self._sharing.end(RuntimeError(_CLOSED))
+        for conn in list(self._shared):
+            conn.close()
         for task in self._connects:
             task.cancel()
         for conn in list(self._clearing.values()):
@@ -475,7 +511,7 @@ class Pool(PoolCore):
         if not self._closing:
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
-        while self._used or self._connects or self._clearing:
+        while self._has_users():
             closer = self._loop.create_future()
             self._closers.append(closer)
             try:
@@ -492,6 +528,7 @@ class Pool(PoolCore):
         withhold: bool = False,
         *,
         timeout: float | None = None,
+        row_factory: RowFactory[Any] | None = None,
     ) -> _PoolCursor:
         """Get a cursor of a connection of its own, which is released with it.
 
@@ -505,6 +542,7 @@ class Pool(PoolCore):
                 scrollable=scrollable,
                 withhold=withhold,
                 timeout=timeout,
+                row_factory=row_factory,
             ),
             _exit,
         )
@@ -517,6 +555,38 @@ class Pool(PoolCore):
             self.release(conn)
             raise
         return _PoolCursorContextManager(self, conn, cursor)
+
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+        cursor_factory: Any = None,
+        shared: bool | None = None,
+    ) -> _ContextManager[SharedCursor]:
+        """Execute one statement, a transaction of its own, on any connection of the pool.
+
+        `cur = await pool.execute(...)` or `async with pool.execute(...) as cur`. The result is here
+        then: fetching waits for nothing, and the cursor has no connection. Statements of many
+        tasks share connections: they travel together, and are executed one after the other. What
+        may leave something behind in the session, or needs a connection of its own for other
+        reasons, gets one for the time. New in aiopgx.
+
+        operation, parameters: as for `Cursor.execute()`.
+        timeout: seconds for all of it, the pool's if None. When they are over, or the task is
+            cancelled, the others on the connection go on. The statement is cancelled on the server
+            if it is still executed when nothing else is.
+        cursor_factory: a class of psycopg2 cursor, for the shape of the rows.
+        shared: False to have a connection of its own, for statements that take long; None and True
+            share where that may be.
+
+        Raises psycopg2's exceptions, `asyncio.TimeoutError`, and RuntimeError of a closed pool.
+        """
+        executing = execute(self, operation, parameters, timeout, cursor_factory, shared)
+        if self._tracing is not None:
+            executing = self._tracing.execute(executing, operation, parameters)
+        return _ContextManager[SharedCursor](executing, _close_cursor)
 
     def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager]:
         conn = yield from self._acquire().__await__()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import psycopg2
 from psycopg2.sql import Composable
 
+from ._nul import written
 from ._rows import SHAPE_FOREIGN, Unready
 from ._stream import NOTHING, Stream, start
 from .log import logger
@@ -105,7 +106,7 @@ class RowStream(Generic[Row]):
             timeout = cursor._timeout
         try:
             if isinstance(operation, Composable):
-                operation = operation.as_string(cursor._psycopg) or operation
+                operation = written(operation, cursor._psycopg)
             stream = start(
                 cursor._wire,
                 cursor._psycopg,

@@ -67,6 +67,8 @@ class IsolationCompiler:
 
 
 class ReadCommittedCompiler(IsolationCompiler):
+    """Each statement sees what was committed before it began."""
+
     __slots__ = ()
 
     def __init__(self, readonly: bool, deferrable: bool) -> None:
@@ -74,6 +76,8 @@ class ReadCommittedCompiler(IsolationCompiler):
 
 
 class RepeatableReadCompiler(IsolationCompiler):
+    """All statements see what was committed before the first of them began."""
+
     __slots__ = ()
 
     def __init__(self, readonly: bool, deferrable: bool) -> None:
@@ -81,6 +85,8 @@ class RepeatableReadCompiler(IsolationCompiler):
 
 
 class SerializableCompiler(IsolationCompiler):
+    """The outcome is as if transactions ran one after the other; where it is not, one fails."""
+
     __slots__ = ()
 
     def __init__(self, readonly: bool, deferrable: bool) -> None:

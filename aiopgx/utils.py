@@ -20,7 +20,14 @@ def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[
 
 
 # Where tracebacks show nothing but a first frame.
-_HIDDEN = ("aiopgx._", "aiopgx.bulk", "aiopgx.pipeline", "aiopgx.rows", "aiopgx.stream")
+_HIDDEN = (
+    "aiopgx._",
+    "aiopgx.bulk",
+    "aiopgx.pipeline",
+    "aiopgx.rows",
+    "aiopgx.shared",
+    "aiopgx.stream",
+)
 
 
 def trim(error: BaseException) -> None:

@@ -41,13 +41,17 @@ server_tls_sslmode = disable
 client_tls_sslmode = allow
 client_tls_cert_file = {certificate}
 client_tls_key_file = {key}
+{more}
 """
 
 
 class PgBouncer:
-    """One pooler, which lets everybody in, with TLS or without, as the user of `server_dsn`."""
+    """One pooler, which lets everybody in, with TLS or without, as the user of `server_dsn`.
 
-    def __init__(self, server_dsn, mode, certificate):
+    settings: more of its settings, in the place of those above.
+    """
+
+    def __init__(self, server_dsn, mode, certificate, **settings):
         self.directory = Path(
             tempfile.mkdtemp(prefix="aiopgx-bouncer-", dir=server._parent_directory())
         )
@@ -65,6 +69,7 @@ class PgBouncer:
                 mode=mode,
                 certificate=certificate.certificate,
                 key=certificate.key,
+                more="\n".join(f"{name} = {value}" for name, value in settings.items()),
             )
         )
         hand_over(self.directory, configuration)

@@ -1,4 +1,7 @@
-"""A self-signed certificate for 127.0.0.1, made by the program openssl."""
+"""Certificates for servers and clients, made by the program openssl.
+
+`Certificate` is a self-signed one for 127.0.0.1; an `Authority` signs others.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,41 @@ class Certificate:
         hand_over(self.directory, self.certificate, self.key)
 
     def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.directory)
+
+
+class Authority:
+    """A certificate authority: `certificate`, and what it issues, as files for servers."""
+
+    def __init__(self, name):
+        self.directory = Path(tempfile.mkdtemp(prefix="aiopgx-", dir=server._parent_directory()))
+        self.certificate = self.directory / "authority.pem"
+        self.key = self.directory / "authority.key"
+        files = ["-out", self.certificate, "-keyout", self.key]
+        self._run([*OPENSSL.split(), "-subj", f"/CN={name}", *files])
+
+    def issue(self, name, *, alternatives="", days=2):
+        """(certificate, key) for a subject of that name; days: negative for an expired one."""
+        paths = [self.directory / f"{name}.{kind}" for kind in ("pem", "key", "request", "names")]
+        certificate, key, request, extensions = paths
+        extensions.write_text(f"subjectAltName={alternatives}\n" if alternatives else "")
+        new = OPENSSL.replace(" -x509", "").replace(" -days 2", "").split()
+        self._run([*new, "-subj", f"/CN={name}", "-out", request, "-keyout", key])
+        sign = ["openssl", "x509", "-req", "-CAcreateserial", "-days", str(days)]
+        sign += ["-CA", self.certificate, "-CAkey", self.key, "-extfile", extensions]
+        self._run([*sign, "-in", request, "-out", certificate])
+        key.chmod(0o600)
+        hand_over(certificate, key)
+        return certificate, key
+
+    def _run(self, command):
+        subprocess.run(command, check=True, capture_output=True)
+
+    def __enter__(self):
+        hand_over(self.directory, self.certificate)
         return self
 
     def __exit__(self, *_):

@@ -16,7 +16,8 @@ Fixtures
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
   no_gc        no garbage is collected during the test
-  pooler       ``pooler(mode)`` -> a running `bouncer.PgBouncer` in front of the server
+  pooler       ``pooler(mode, **settings)`` -> a running `bouncer.PgBouncer` in front of the server
+  bouncer      ``bouncer(dsn, mode, **settings)`` -> the same in front of another server
   tls_server   a second server, with TLS; sslmode=require in its `dsn`
   loop_kind    "asyncio", "debug" (asyncio in debug mode) or "uvloop"
 
@@ -33,9 +34,12 @@ Environment
                              compare all of them in any run, and aiopg's own are left out
   AIOPGX_TEST_DSN=...        use this server, as superuser, instead of starting one
   AIOPGX_TEST_PREPARE=0      prepare_threshold of all connections that do not give one
-  AIOPGX_TEST_LOOP=uvloop    run all tests on this kind of loop, the same left out
+  AIOPGX_TEST_LOOP=uvloop    run the tests on this kind of loop, the same left out, and what says
+                             nothing new there: what is no coroutine, what runs on each loop
+                             anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
+  AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
                              otherwise the same values each time
@@ -52,6 +56,7 @@ import os
 import re
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg2
 import psycopg2.extensions
@@ -59,6 +64,7 @@ import pytest
 import sqlalchemy
 from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
+from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
 from roads import Roads, tally
 from support import (
@@ -105,7 +111,18 @@ NEEDED = {
             "elasticapm",
             "newrelic",
             "opentelemetry.instrumentation.aiopg",
+            "opentelemetry.sdk",
+            "prometheus_client",
             "wrapt",
+        )
+    },
+    **{
+        package: (find_package(package), "AIOPGX_DEPENDENTS")
+        for package in (
+            "aiopg_listen",
+            "databases",
+            "peewee_async",
+            "procrastinate.contrib.aiopg",
         )
     },
 }
@@ -140,10 +157,18 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["dialect/test_dialect_pipeline.py", "test_prepared.py"]
     collect_ignore += ["test_prepared_corpus.py", "test_bulk_pipeline.py"]
     collect_ignore += ["test_stream_wire.py", "test_pipeline_trips.py"]
+    collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
+    # these ask the compiled modules, or nothing of the package, whatever the road
+    collect_ignore += ["test_eligibility.py", "test_eligibility_generated.py", "test_server.py"]
+    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py"]
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
     collect_ignore.append("dialect")
+if LOOP != "asyncio":
+    collect_ignore.append("test_ending.py")  # its programs run on each loop
+    collect_ignore += sorted(path.name for path in Path(__file__).parent.glob("test_sa_*.py"))
+    collect_ignore.append("test_docs_sa.py")
 
 
 def pytest_report_header(config):
@@ -154,8 +179,11 @@ def pytest_report_header(config):
     ]
     left_out = [
         *collect_ignore,
+        *(os.path.basename(path) for path in config.getoption("ignore") or ()),
         *([] if USUAL else ["tests of aiopg and of the roads"]),
+        *([] if LOOP == "asyncio" else ["what is no coroutine, what runs on each loop anyway"]),
         *(f"tests that need {name}" for name in MISSING),
+        *(f"{name_of(page)}, which needs {name}" for page in PAGES for name in missing(page)),
     ]
     return [*lines, *(f"{'left out':<15}{name}" for name in left_out)]
 
@@ -163,6 +191,10 @@ def pytest_report_header(config):
 def pytest_terminal_summary(terminalreporter, config):
     if left_out := config.stash.get(LEFT_OUT, None):
         terminalreporter.write_line(f"{left_out} tests left out")
+    passed = terminalreporter.stats.get("passed", [])
+    properties = [each for report in passed for each in report.user_properties]
+    if blocks := [count for name, count in properties if name == "code_blocks"]:
+        terminalreporter.write_line(f"{sum(blocks)} code blocks of {len(blocks)} pages run")
     if tally.types:
         terminalreporter.write_line(f"differential: {tally}")
 
@@ -177,7 +209,17 @@ def pytest_collection_modifyitems(config, items):
 def is_left_out(item):
     if not USUAL and "open_roads" in item.fixturenames:
         return True
+    if LOOP != "asyncio" and is_the_same_on_each_loop(item):
+        return True
     return any(mark.args[0] in MISSING for mark in item.iter_markers("needs"))
+
+
+def is_the_same_on_each_loop(item):
+    """The test names its loop itself, or it has none."""
+    if "loop_kind" in getattr(getattr(item, "callspec", None), "params", ()):
+        return True
+    named = item._fixtureinfo.argnames
+    return "loop_kind" not in named and not inspect.iscoroutinefunction(item.function)
 
 
 def pytest_generate_tests(metafunc):
@@ -370,7 +412,17 @@ def tls_server(certificate):
 @pytest.fixture
 def pooler(server_dsn, certificate):
     with contextlib.ExitStack() as stack:
-        yield lambda mode: stack.enter_context(PgBouncer(server_dsn, mode, certificate))
+        yield lambda mode, **settings: stack.enter_context(
+            PgBouncer(server_dsn, mode, certificate, **settings)
+        )
+
+
+@pytest.fixture
+def bouncer(certificate):
+    with contextlib.ExitStack() as stack:
+        yield lambda dsn, mode, **settings: stack.enter_context(
+            PgBouncer(dsn, mode, certificate, **settings)
+        )
 
 
 # --- the packages ---------------------------------------------------------------------------------

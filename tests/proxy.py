@@ -32,8 +32,8 @@ class Proxy:
 
     swap: (a, b) of one length: b is passed on to the server in the place of a.
 
-    `trips` counts how often a client has sent something after an answer. While `held` is set, what
-    clients send is not passed on.
+    `starts` has the first bytes that each client has sent. `trips` counts how often a client has
+    sent something after an answer. While `held` is set, what clients send is not passed on.
     """
 
     def __init__(self, port, *, delay=0.0, half_close=True, deaf=False, swap=None):
@@ -42,6 +42,7 @@ class Proxy:
         self.half_close = half_close
         self.deaf = deaf
         self.swap = swap
+        self.starts = []
         self.trips = 0
         self.answered = True
         self.held = False
@@ -77,6 +78,7 @@ class Proxy:
             self.sockets |= {client, server}
             with contextlib.suppress(OSError):
                 start = client.recv(65536)
+                self.starts.append(start)
                 if self.deaf and start.startswith(CANCEL_REQUEST):
                     self.stopping.wait()
                     return

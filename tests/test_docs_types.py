@@ -2,8 +2,10 @@
 
 import json
 import re
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import psycopg2
 import psycopg2.extensions
@@ -14,9 +16,11 @@ from support import fetch
 from types_table import STATISTICS, TYPES, expressions
 
 PAGE = (Path(__file__).parent.parent / "docs" / "types.md").read_text(encoding="utf-8")
-NAMES = {"json": json, "Decimal": Decimal}
+NAMES = {"json": json}
 for module in (psycopg2, psycopg2.extensions, psycopg2.extras):
     NAMES.update(vars(module))
+for kind in (date, datetime, time, timedelta, timezone, Decimal, UUID):
+    NAMES[kind.__name__] = kind
 
 
 def code(cell):
@@ -33,6 +37,7 @@ def table(title):
 
 PLAIN = table("Without any registration")
 REGISTERED = table("With a registration")
+PARAMETERS = table("Parameters")
 CORNERS = table("Corner cases")
 
 
@@ -84,6 +89,7 @@ async def value_of(conn, sql):
 
 def test_tables_are_found():
     assert len(PLAIN) > 30 and len(REGISTERED) > 10 and len(CORNERS) > 15
+    assert len(PARAMETERS) > 20
 
 
 @pytest.mark.parametrize("row", PLAIN, ids=lambda row: code(row[1]))
@@ -145,6 +151,21 @@ async def test_registration(ours, connect, side, row):
 )
 async def test_not_registered(ours, connect, option, sql, kind):
     assert type(await value_of(await connect(**{option: False}), sql)) is kind
+
+
+@pytest.mark.parametrize("row", PARAMETERS, ids=lambda row: code(row[1]))
+async def test_parameter(impl, connect, row):
+    """The literal is as the page says, and is what the server gets."""
+    value = eval(code(row[1]), dict(NAMES))
+    async with (await connect()).cursor() as cur:
+        try:
+            seen = cur.mogrify("%s", (value,)).decode()
+            await cur.execute("SELECT 1 WHERE %s IS NULL", (value,))
+        except psycopg2.ProgrammingError as error:
+            seen = type(error).__name__
+        else:
+            assert cur.query.decode() == f"SELECT 1 WHERE {seen} IS NULL"
+        assert seen == code(row[2])
 
 
 @pytest.mark.parametrize("row", CORNERS, ids=lambda row: code(row[1]))

@@ -1,6 +1,5 @@
 """explain_road(): the road of an execution and why, and what docs/prepared.md says of it."""
 
-import doctest
 import os
 import re
 import subprocess
@@ -91,16 +90,6 @@ def test_psycopg2():
         [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
     )
     assert told.stdout == "psycopg2: AIOPGX_ROAD=psycopg2 is set\n"
-
-
-def test_examples_of_the_page():
-    examples = doctest.DocTestParser().get_doctest(
-        PAGE.replace("```", "\n"), {"explain_road": explain_road}, "prepared", None, None
-    )
-    assert len(examples.examples) == 2
-    runner = doctest.DocTestRunner()
-    runner.run(examples)
-    assert runner.summarize(verbose=False).failed == 0
 
 
 FRAMES = {

@@ -5,6 +5,7 @@ import warnings
 
 import psycopg2
 import pytest
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from support import fetch
 
 OPEN_ALREADY = "You are trying to open a new transaction, use the save point"
@@ -377,3 +378,15 @@ async def test_commit_refused_by_the_server(ours, connect, side, table):
         async with cur.begin():
             await cur.execute("INSERT INTO t VALUES (1)")
     assert await fetch(conn, "SELECT n FROM t") == [(1,)]
+
+
+async def test_a_swallowed_error(connect, table):
+    """COMMIT is answered by ROLLBACK, which raises nothing: the status message tells it."""
+    conn = await connect()
+    async with conn.cursor() as cur, cur.begin():
+        await cur.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            await cur.execute("INSERT INTO t VALUES (1)")
+        assert await conn.get_transaction_status() == TRANSACTION_STATUS_INERROR
+    assert cur.raw.statusmessage == "ROLLBACK"
+    assert await fetch(conn, "SELECT n FROM t") == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from .._rows import Result, scroll_target
+from .._rows import Result
 from ..cursor import Cursor
 
 if TYPE_CHECKING:
@@ -43,42 +43,6 @@ class Description(Sequence[Any]):
 
     def _columns(self) -> tuple[Any, ...]:
         return self._result.description or ()
-
-
-class FetchedRows:
-    """The rows of a psycopg2 cursor that has executed by itself: they outlive its connection.
-
-    What is not found here is the cursor's.
-    """
-
-    def __init__(self, impl: Any) -> None:
-        self._impl = impl
-        self.description: Any = impl.description
-        self.rowcount: int = impl.rowcount
-        self.rownumber: int = 0
-        self._rows = impl.fetchall()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._impl, name)
-
-    def fetchone(self) -> Any:
-        rows = self.fetchmany(1)
-        return rows[0] if rows else None
-
-    def fetchmany(self, size: int) -> list[Any]:
-        end = len(self._rows) if size < 0 else self.rownumber + size
-        rows: list[Any] = self._rows[self.rownumber : end]
-        self.rownumber += len(rows)
-        return rows
-
-    def fetchall(self) -> list[Any]:
-        return self.fetchmany(-1)
-
-    def scroll(self, value: int, mode: str = "relative") -> None:
-        target = scroll_target(value, mode) + (self.rownumber if mode == "relative" else 0)
-        if not 0 <= target < len(self._rows):
-            raise IndexError("scroll destination out of bounds")
-        self.rownumber = target
 
 
 class AsyncAdapt_aiopgx_cursor(AsyncAdapt_dbapi_cursor):

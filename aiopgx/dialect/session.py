@@ -48,7 +48,7 @@ class Characteristics:
     def __init__(
         self, level: int | None = None, readonly: bool | None = None, deferrable: bool | None = None
     ) -> None:
-        self.level: str | None = level
+        self.level: int | None = level
         self.readonly: bool | None = readonly
         self.deferrable: bool | None = deferrable
 

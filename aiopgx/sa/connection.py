@@ -87,6 +87,15 @@ class SAConnection:
 
     async def _execute(self, query: Any, *multiparams: Any, **params: Any) -> ResultProxy:
         cursor = await self._open_cursor()
+        many, text, parameters, result_map = self._read(query, multiparams, params)
+        if many:
+            await cursor.executemany(text, parameters)
+        else:
+            await cursor.execute(text, parameters)
+        return ResultProxy(self, cursor, self._dialect, result_map)
+
+    def _read(self, query: Any, multiparams: Any, params: Any) -> tuple[bool, Any, Any, Any]:
+        """Whether there are several sets; the text, its parameters or sets, the columns."""
         sets = _distill_params(multiparams, params)
         many = len(sets) > 1
         values = sets[0] if sets else sets
@@ -119,11 +128,7 @@ class SAConnection:
                 text, parameters = statement.bind_many(sets, extracted, collected)
             else:
                 text, parameters = statement.bind(values, extracted, collected)
-        if many:
-            await cursor.executemany(text, parameters)
-        else:
-            await cursor.execute(text, parameters)
-        return ResultProxy(self, cursor, self._dialect, result_map)
+        return many, text, parameters, result_map
 
     def _compile(self, query: Any, values: Any, many: bool) -> tuple[Statement, Any, Any]:
         keywords = self._query_compile_kwargs
@@ -186,7 +191,8 @@ class SAConnection:
         rolls back the outer one.
 
         isolation_level: "SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED" or "READ
-            UNCOMMITTED"; the server's default if None. readonly, deferrable: the modes of BEGIN.
+            UNCOMMITTED"; the server's default if None.
+        readonly, deferrable: the modes of BEGIN.
         """
         return _ContextManager[Transaction](
             self._begin(isolation_level, readonly, deferrable),

@@ -11,9 +11,10 @@ from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 import aiopgx
 
 from ..connection import TIMEOUT
-from ..utils import _ContextManager, get_running_loop
+from ..utils import _ContextManager, _IterableContextManager, get_running_loop
 from ._statements import APGCompiler_psycopg2
-from .connection import SAConnection
+from .connection import SAConnection, _close_result_proxy
+from .result import ResultProxy
 
 
 def get_dialect(
@@ -81,6 +82,8 @@ async def _create_engine(
     pool_recycle: float = -1,
     **kwargs: Any,
 ) -> "Engine":
+    if kwargs.get("row_factory") is not None:
+        raise TypeError("row_factory: the rows of aiopgx.sa are RowProxy objects")
     # looked up in the package, where programs put functions of their own in its place
     pool = await aiopgx.create_pool(
         dsn,
@@ -203,6 +206,28 @@ class Engine:
 
     async def _acquire(self) -> SAConnection:
         return SAConnection(await self._pool.acquire(), self)
+
+    def execute(
+        self, query: Any, *multiparams: Any, **params: Any
+    ) -> "_IterableContextManager[ResultProxy]":
+        """Execute one statement, a transaction of its own, on any connection of the pool.
+
+        `await` it for the result, `async with` it to close the result at the end, or `async for`
+        its rows. The arguments are those of `SAConnection.execute()`. Statements of many tasks
+        share connections: see `aiopgx.Pool.execute()`. New in aiopgx.
+        """
+        return _IterableContextManager(
+            self._execute(query, multiparams, params), _close_result_proxy
+        )
+
+    async def _execute(self, query: Any, multiparams: Any, params: Any) -> ResultProxy:
+        reader = SAConnection(None, self)
+        many, text, parameters, result_map = reader._read(query, multiparams, params)
+        if many:
+            async with self.acquire() as conn:
+                return await conn.execute(query, *multiparams, **params)
+        cursor = await self._pool.execute(text, parameters)
+        return ResultProxy(reader, cursor, self._dialect, result_map)
 
     def release(self, conn: SAConnection) -> "asyncio.Future[None]":
         """Give the connection behind `conn` back to the pool, at the call.

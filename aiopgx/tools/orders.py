@@ -82,6 +82,18 @@ async def prepare(conn: Any) -> None:
         await cur.execute("SET search_path = aiopgx_orders")
 
 
+async def query(
+    pool: Any, operation: str, parameters: Any = None, cursor_factory: Any = None
+) -> list[Any]:
+    """The rows of a statement that stands for itself."""
+    if hasattr(pool, "execute"):  # of aiopgx: it shares a connection with others
+        cur = await pool.execute(operation, parameters, cursor_factory=cursor_factory)
+        return await cur.fetchall()  # type: ignore[no-any-return]
+    async with pool.acquire() as conn, conn.cursor(cursor_factory=cursor_factory) as cur:
+        await cur.execute(operation, parameters)
+        return await cur.fetchall()  # type: ignore[no-any-return]
+
+
 async def place(pool: Any, order: Order, summary: Summary) -> None:
     """Place one order, in a transaction. Raises OutOfStock."""
     async with pool.acquire() as conn, conn.cursor(cursor_factory=DictCursor) as cur, cur.begin():
@@ -147,25 +159,23 @@ async def listen(conn: Any, announced: dict[int, str]) -> None:
 
 async def close(pool: Any) -> None:
     """Tell the worker that no order comes any more."""
-    async with pool.acquire() as conn, conn.cursor() as cur:
-        await cur.execute("SELECT pg_notify('orders', %s)", (CLOSED,))
+    await query(pool, "SELECT pg_notify('orders', %s)", (CLOSED,))
 
 
 async def audit(pool: Any, stock: int, announced: dict[int, str], summary: Summary) -> None:
     """Compare the books: stock and sales, orders and what was announced of them."""
-    async with pool.acquire() as conn:
-        async with conn.cursor() as cur:
-            await cur.execute("SELECT id, total::text FROM purchase")
-            told_all = dict(await cur.fetchall()) == announced
-            await cur.execute("SELECT sum(stock) FROM product")
-            (left,) = await cur.fetchone()
-        async with conn.cursor(cursor_factory=DictCursor) as cur:
-            await cur.execute(
-                "SELECT name AS product, stock, sum(amount) AS sold, sum(amount * price) AS revenue"
-                " FROM product JOIN item ON item.product = product.id"
-                " GROUP BY product.id ORDER BY product.id"
-            )
-            summary.sales = await cur.fetchall()
+    totals, ((left,),), summary.sales = await asyncio.gather(
+        query(pool, "SELECT id, total::text FROM purchase"),
+        query(pool, "SELECT sum(stock) FROM product"),
+        query(
+            pool,
+            "SELECT name AS product, stock, sum(amount) AS sold, sum(amount * price) AS revenue"
+            " FROM product JOIN item ON item.product = product.id"
+            " GROUP BY product.id ORDER BY product.id",
+            cursor_factory=DictCursor,
+        ),
+    )
+    told_all = dict(totals) == announced
     sold = sum(row["sold"] for row in summary.sales)
     summary.told = len(announced)
     summary.consistent = told_all and left + sold == stock * len(PRODUCTS)

@@ -264,7 +264,8 @@ class Cluster(Server):
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
             return False
-        return len(lines) > 7 and int(lines[0]) == self.pid and lines[7].strip() == "ready"
+        states = ("ready", "standby")
+        return len(lines) > 7 and int(lines[0]) == self.pid and lines[7].strip() in states
 
     def _failure(self, what: str) -> ServerError:
         return ServerError(f"{what}: {self.bindir}; the end of its log:\n{self.log_tail()}")

@@ -102,8 +102,7 @@ async def json_object(request: web.Request) -> dict[str, Any]:
 
 @routes.get("/")
 async def index(request: web.Request) -> web.Response:
-    async with request.app[ENGINE].acquire() as conn:
-        return page(pages.index(await db.list_polls(conn)))
+    return page(pages.index(await db.list_polls(request.app[ENGINE])))
 
 
 @routes.post("/polls")
@@ -118,8 +117,7 @@ async def ask(request: web.Request) -> web.Response:
 
 @routes.get(f"/polls/{ID}")
 async def show(request: web.Request) -> web.Response:
-    async with request.app[ENGINE].acquire() as conn:
-        return page(pages.poll(await db.get_poll(conn, poll_id(request))))
+    return page(pages.poll(await db.get_poll(request.app[ENGINE], poll_id(request))))
 
 
 @routes.post(f"/polls/{ID}/votes")
@@ -139,8 +137,7 @@ async def vote(request: web.Request) -> web.Response:
 
 @routes.get("/api/polls")
 async def api_list(request: web.Request) -> web.Response:
-    async with request.app[ENGINE].acquire() as conn:
-        return web.json_response(await db.list_polls(conn), dumps=to_json)
+    return web.json_response(await db.list_polls(request.app[ENGINE]), dumps=to_json)
 
 
 @routes.post("/api/polls")
@@ -159,8 +156,8 @@ async def api_create(request: web.Request) -> web.Response:
 
 @routes.get(f"/api/polls/{ID}")
 async def api_get(request: web.Request) -> web.Response:
-    async with request.app[ENGINE].acquire() as conn:
-        return web.json_response(await db.get_poll(conn, poll_id(request)), dumps=to_json)
+    found = await db.get_poll(request.app[ENGINE], poll_id(request))
+    return web.json_response(found, dumps=to_json)
 
 
 @routes.post(f"/api/polls/{ID}/votes")
@@ -179,6 +176,5 @@ async def api_vote(request: web.Request) -> web.Response:
 
 @routes.delete(f"/api/polls/{ID}")
 async def api_delete(request: web.Request) -> web.Response:
-    async with request.app[ENGINE].acquire() as conn:
-        await db.delete_poll(conn, poll_id(request))
+    await db.delete_poll(request.app[ENGINE], poll_id(request))
     return web.Response(status=204)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from aiopgx.sa import SAConnection
+from aiopgx.sa import Engine, SAConnection
 from psycopg2.errors import ForeignKeyViolation, UniqueViolation
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
@@ -37,6 +37,9 @@ ballot = sa.Table(
     sa.Column("voter", sa.Text, primary_key=True),
 )
 
+# One statement can be executed by the engine, on a connection that others share, or on a given one.
+On = Engine | SAConnection
+
 LOCK = 7_061_737  # any number that nobody else in this database locks
 
 
@@ -56,7 +59,7 @@ async def create_tables(conn: SAConnection) -> None:
             await conn.execute(CreateTable(table, if_not_exists=True))
 
 
-async def list_polls(conn: SAConnection) -> list[dict[str, Any]]:
+async def list_polls(on: On) -> list[dict[str, Any]]:
     """All polls, the newest first, with the number of votes."""
     query = (
         sa.select(poll, sa.func.coalesce(sa.func.sum(choice.c.votes), 0).label("votes"))
@@ -64,12 +67,12 @@ async def list_polls(conn: SAConnection) -> list[dict[str, Any]]:
         .group_by(poll.c.id)
         .order_by(poll.c.id.desc())
     )
-    return [dict(row) async for row in conn.execute(query)]
+    return [dict(row) async for row in on.execute(query)]
 
 
-async def get_poll(conn: SAConnection, poll_id: int) -> dict[str, Any]:
+async def get_poll(on: On, poll_id: int) -> dict[str, Any]:
     """One poll with its choices. Raises NotFound."""
-    row = await (await conn.execute(sa.select(poll).where(poll.c.id == poll_id))).first()
+    row = await (await on.execute(sa.select(poll).where(poll.c.id == poll_id))).first()
     if row is None:
         raise NotFound("there is no such poll")
     choices = (
@@ -77,7 +80,7 @@ async def get_poll(conn: SAConnection, poll_id: int) -> dict[str, Any]:
         .where(choice.c.poll_id == poll_id)
         .order_by(choice.c.number)
     )
-    result = await conn.execute(choices)
+    result = await on.execute(choices)
     return {**row, "choices": [dict(row) for row in await result.fetchall()]}
 
 
@@ -116,8 +119,8 @@ async def vote(conn: SAConnection, poll_id: int, number: int, voter: str) -> Non
         raise Conflict(f"{voter} has voted already") from None
 
 
-async def delete_poll(conn: SAConnection, poll_id: int) -> None:
+async def delete_poll(on: On, poll_id: int) -> None:
     """Delete a poll with all votes. Raises NotFound."""
-    result = await conn.execute(poll.delete().where(poll.c.id == poll_id))
+    result = await on.execute(poll.delete().where(poll.c.id == poll_id))
     if result.rowcount == 0:
         raise NotFound("there is no such poll")

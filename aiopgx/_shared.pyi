@@ -1,0 +1,42 @@
+from asyncio import Future
+from collections import deque
+from typing import Any
+
+from psycopg2.extensions import cursor
+
+from .pool import Pool
+
+ALONE: object
+
+def may_share(operation: Any, has_parameters: bool) -> bool: ...
+
+class Ticket:
+    waiter: Future[list[Any]]
+    impl: cursor
+    def __init__(
+        self,
+        pool: Pool,
+        sharing: Sharing,
+        operation: Any,
+        parameters: Any,
+        factory: Any,
+        timeout: float | None,
+    ) -> None: ...
+    def abandon(self) -> None: ...
+
+class Lane:
+    conn: Any
+    in_flight: int
+    drained: bool
+
+class Sharing:
+    lanes: list[Lane]
+    queue: deque[Ticket]
+    owed: bool
+    def __init__(self, limit: int) -> None: ...
+    def submit(self, pool: Pool, ticket: Ticket) -> None: ...
+    def unserved(self, pool: Pool) -> Future[list[Any]] | None: ...
+    def settle(self, pool: Pool) -> None: ...
+    def take(self, pool: Pool, conn: Any) -> bool: ...
+    def passed_by(self) -> None: ...
+    def end(self, error: BaseException) -> None: ...

@@ -1,0 +1,84 @@
+"""A man in the middle: he answers a client's wish for TLS himself, and passes the rest on in clear.
+
+with middle(server_port, certificate=(file, key)) as port: ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+@contextlib.contextmanager
+def middle(port, *, certificate=None, answer=b"S"):
+    """The port of one in front of that port of 127.0.0.1.
+
+    certificate: (file, key) for TLS with the client; None for no TLS.
+    answer: to the client's wish for TLS: "S" for yes, "N" for no.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        man = _Man(listener, port, certificate, answer)
+        thread = threading.Thread(target=man.run)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            man.stopping.set()
+            thread.join()
+
+
+class _Man:
+    """Serves each connection in threads of its own."""
+
+    def __init__(self, listener, port, certificate, answer):
+        self.listener = listener
+        self.port = port
+        self.answer = answer
+        self.stopping = threading.Event()
+        self.sockets = set()
+        self.context = None
+        if certificate is not None:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(*certificate)
+
+    def run(self):
+        threads = []
+        while not self.stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                client, _ = self.listener.accept()
+                threads.append(threading.Thread(target=self._serve, args=(client,)))
+                threads[-1].start()
+        for sock in list(self.sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+    def _serve(self, client):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            client.settimeout(5)
+            stack.enter_context(client)
+            assert client.recv(8) == SSL_REQUEST
+            client.sendall(self.answer)
+            if self.context is not None:
+                client = stack.enter_context(self.context.wrap_socket(client, server_side=True))
+            server = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+            self.sockets |= {client, server}
+            back = threading.Thread(target=self._pass_on, args=(server, client))
+            back.start()
+            self._pass_on(client, server)
+            back.join()
+
+    @staticmethod
+    def _pass_on(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,283 @@
+"""TLS and passwords: who is let in, who is believed to be the server, what goes in clear."""
+
+import asyncio
+import contextlib
+import socket
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+from certificates import Authority
+from middle import SSL_REQUEST, middle
+from proxy import CANCEL_REQUEST, Proxy
+from support import fetch, running, scalar, side_connection, underway, until
+
+from aiopgx.tools import server
+
+pytestmark = pytest.mark.needs("openssl")
+
+LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+HERE = "IP:127.0.0.1,DNS:localhost,DNS:db.test"
+ACCESS = """
+local   all postgres trust
+host    all scram    127.0.0.1/32 scram-sha-256
+hostssl all clear    127.0.0.1/32 password
+hostssl all alice    127.0.0.1/32 cert
+host    all postgres 127.0.0.1/32 trust
+"""
+SETUP = """
+    CREATE ROLE scram LOGIN PASSWORD 'right';
+    CREATE ROLE clear LOGIN PASSWORD 'right';
+    CREATE ROLE alice LOGIN;
+"""
+
+
+@pytest.fixture(scope="module")
+def authority():
+    with Authority("an authority that we trust") as authority:
+        yield authority
+
+
+@pytest.fixture(scope="module")
+def stranger():
+    with Authority("an authority that nobody knows") as authority:
+        yield authority
+
+
+@pytest.fixture(scope="module")
+def certificates(authority, stranger):
+    """(certificate, key) of servers, by what is the matter with them."""
+    return {
+        "good": authority.issue("good.test", alternatives=HERE),
+        "wrong name": authority.issue("other.test"),
+        "expired": authority.issue("expired.test", alternatives=HERE, days=-1),
+        "unknown authority": stranger.issue("good.test", alternatives=HERE),
+    }
+
+
+@pytest.fixture(scope="module")
+def secure(authority, certificates):
+    """A server with TLS that looks at passwords and certificates."""
+    access = authority.directory / "pg_hba.conf"
+    access.write_text(ACCESS)
+    certificate, key = certificates["good"]
+    settings = {
+        "ssl": "on",
+        "ssl_cert_file": certificate,
+        "ssl_key_file": key,
+        "ssl_ca_file": authority.certificate,
+        "password_encryption": "scram-sha-256",
+        "hba_file": access,
+    }
+    access.chmod(0o644)
+    with server.Cluster(server.find_binaries(), settings) as running:
+        with side_connection(running.dsn) as side, side.cursor() as cursor:
+            cursor.execute(SETUP)
+        yield running
+
+
+@pytest.fixture
+def enter(impl, secure, runner):
+    """Connect to the secure server as somebody; a port of another in front of it may be given."""
+
+    async def enter(user, port=None, *, host="127.0.0.1", **options):
+        conn = await impl.connect(
+            host=host, port=port or secure.port, user=user, dbname="postgres", **options
+        )
+        runner.stack.callback(conn.close)
+        return conn
+
+    return enter
+
+
+async def refused(connecting, text):
+    with pytest.raises(psycopg2.OperationalError, match=text):
+        await connecting
+
+
+# --- whether it is the server ---------------------------------------------------------------------
+
+VERDICTS = {
+    # certificate: what sslmode=verify-full, verify-ca and require say to it
+    "good": (None, None, None),
+    "wrong name": ('certificate for "other.test" does not match', None, None),
+    "expired": ("certificate has expired|certificate verify failed",) * 2 + (None,),
+    "unknown authority": ("certificate verify failed",) * 2 + (None,),
+}
+MODES = ["verify-full", "verify-ca", "require"]
+
+
+@LOOPS
+@pytest.mark.parametrize("kind", VERDICTS)
+async def test_certificates_of_servers(enter, secure, authority, certificates, kind):
+    with middle(secure.port, certificate=certificates[kind]) as port:
+        for mode, text in zip(MODES, VERDICTS[kind], strict=True):
+            root = authority.certificate if mode != "require" else "/nowhere"
+            connecting = enter("postgres", port, sslmode=mode, sslrootcert=str(root))
+            if text is None:
+                assert await fetch(await connecting, "SELECT 1") == [(1,)]
+            else:
+                await refused(connecting, text)
+
+
+async def test_the_name_is_checked_that_was_given(ours, enter, secure, authority, monkeypatch):
+    """Not the address which it has, that we ask the resolver for."""
+    loop = asyncio.get_running_loop()
+
+    async def getaddrinfo(self, host, *args, **kwargs):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    options = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(loop), "getaddrinfo", getaddrinfo)
+        await enter("postgres", host="db.test", **options)
+        await refused(
+            enter("postgres", host="evil.test", **options), 'does not match host name "evil.test"'
+        )
+
+
+async def test_require_with_a_file_of_authorities(enter, secure, authority, certificates):
+    """It is verify-ca then."""
+    options = {"sslmode": "require", "sslrootcert": str(authority.certificate)}
+    for kind in ("wrong name", "unknown authority"):
+        with middle(secure.port, certificate=certificates[kind]) as port:
+            if kind == "wrong name":
+                await enter("postgres", port, **options)
+            else:
+                await refused(enter("postgres", port, **options), "certificate verify failed")
+
+
+async def test_verify_full_needs_an_authority(enter):
+    await refused(
+        enter("postgres", sslmode="verify-full", sslrootcert="/nowhere"), "root certificate file"
+    )
+
+
+# --- a man in the middle --------------------------------------------------------------------------
+
+
+@LOOPS
+async def test_who_downgrades_is_refused(enter, secure, authority):
+    """He says that the server has no TLS."""
+    with middle(secure.port, answer=b"N") as port:
+        for mode in MODES:
+            root = {"sslrootcert": str(authority.certificate)} if mode != "require" else {}
+            await refused(
+                enter("postgres", port, sslmode=mode, **root), "server does not support SSL"
+            )
+        conn = await enter("postgres", port, sslmode="prefer")  # which asks for no more
+        assert await fetch(conn, "SELECT ssl FROM pg_stat_ssl WHERE pid=pg_backend_pid()") == [
+            (False,)
+        ]
+
+
+async def test_what_stands_in_clear_behind_the_answer_is_refused(enter, secure, certificates):
+    """It could have been put there by anybody (CVE-2021-23222)."""
+    with middle(secure.port, certificate=certificates["good"], answer=b"SZ\0\0\0\5I") as port:
+        await refused(enter("postgres", port, sslmode="require"), "unencrypted data")
+
+
+async def test_channel_binding_finds_him_out(enter, secure, certificates):
+    """He has a certificate that the client takes, and the client's password goes through him."""
+    with middle(secure.port, certificate=certificates["unknown authority"]) as port:
+        given = {"sslmode": "require", "password": "right"}
+        await enter("scram", port, **given)
+        await refused(enter("scram", port, channel_binding="require", **given), "channel binding")
+
+
+# --- passwords ------------------------------------------------------------------------------------
+
+
+@LOOPS
+@pytest.mark.parametrize("binding", ["disable", "prefer", "require"])
+async def test_scram(enter, binding):
+    options = {"sslmode": "require", "channel_binding": binding}
+    conn = await enter("scram", password="right", **options)
+    assert await fetch(conn, "SELECT user::text") == [("scram",)]
+    await refused(
+        enter("scram", password="wrong", **options), "password authentication failed for user"
+    )
+    await refused(enter("scram", **options, passfile="/nowhere"), "no password supplied")
+
+
+async def test_channel_binding_where_there_is_none(enter):
+    text = "channel binding required"
+    required = {"channel_binding": "require", "password": "right"}
+    await refused(enter("postgres", sslmode="disable", **required), text)
+    await refused(enter("clear", sslmode="require", **required), text)
+
+
+async def test_a_server_that_asks_for_less(enter):
+    """libpq 16 can insist on a method, so that an impostor can't ask for the password itself."""
+    asked = {"sslmode": "require", "password": "right", "require_auth": "scram-sha-256"}
+    if psycopg2.extensions.libpq_version() < 160000:
+        with pytest.raises(psycopg2.ProgrammingError, match="require_auth"):
+            await enter("scram", **asked)
+        return
+    await enter("scram", **asked)
+    await refused(enter("clear", **asked), "requirement")
+    await refused(enter("postgres", **asked), "requirement")
+
+
+@LOOPS
+async def test_certificates_of_clients(enter, authority, stranger):
+    def files(pair):
+        return {"sslmode": "require", "sslcert": str(pair[0]), "sslkey": str(pair[1])}
+
+    conn = await enter("alice", **files(authority.issue("alice")))
+    assert await fetch(conn, "SELECT user::text") == [("alice",)]
+    await refused(enter("alice", sslmode="require"), "valid client certificate")
+    await refused(enter("alice", **files(authority.issue("bob"))), "certificate authentication")
+    await refused(enter("alice", **files(stranger.issue("alice"))), "unknown ca|SSL error|closed")
+    certificate, key = authority.issue("alice")
+    key.chmod(0o644)
+    await refused(enter("alice", **files((certificate, key))), "group or world access")
+
+
+# --- cancel requests ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def listening(port):
+    proxy = Proxy(port)
+    try:
+        yield proxy, proxy.listener.getsockname()[1]
+    finally:
+        proxy.stop()
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["cancel", "timeout", "close"])
+async def test_cancel_requests_are_encrypted(ours, enter, secure, way):
+    """Where the session is, with libpq 17; an older one knows them only in clear."""
+    with listening(secure.port) as (proxy, port), side_connection(secure.dsn) as side:
+        conn = await enter("postgres", port, sslmode="require")
+        cursor = await conn.cursor()
+        mark = f"/* {way} */"
+        timeout = 0.3 if way == "timeout" else None
+        task = await underway(conn, cursor.execute(f"SELECT pg_sleep(9) {mark}", timeout=timeout))
+        await until(lambda: running(side, mark) or task.done())
+        if way == "cancel":
+            task.cancel()
+        elif way == "close":
+            conn.close()
+        await asyncio.wait([task])
+        with pytest.raises((asyncio.CancelledError, asyncio.TimeoutError, psycopg2.Error)):
+            await task
+        await until(lambda: running(side, mark) == 0, 2)
+        asked = proxy.starts[1:]
+    assert asked
+    expected = SSL_REQUEST if ours.capabilities().async_cancel else CANCEL_REQUEST
+    assert {start[: len(expected)] for start in asked} == {expected}
+
+
+async def test_sessions_are_encrypted(ours, secure):
+    """All of a pool."""
+    sql = (
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    async with ours.create_pool(secure.dsn, sslmode="require", minsize=3) as connections:
+        with side_connection(secure.dsn, sslmode="disable") as side:
+            assert connections.size == 3
+            assert scalar(side, sql)
