@@ -10,14 +10,14 @@ def check_timeout(timeout: Any) -> int: ...
 
 class Wire:
     plans: Plans | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         raw: Any,
         loop: asyncio.AbstractEventLoop,
         inbox: asyncio.Queue[Any],
         notifies: ClosableQueue,
         cancel_timeout: float,
-    ) -> None: ...
+    ) -> Wire: ...
     @property
     def raw(self) -> Any: ...
     @property

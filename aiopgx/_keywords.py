@@ -28,8 +28,8 @@ _ELSEWHERE = {
 }
 _OURS = """
     cancel_timeout cursor_factory dsn echo enable_hstore enable_json enable_uuid maxsize minsize
-    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled row_factory slow_query timeout
-    tracer
+    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled row_factory
+    slow_query timeout tracer
 """
 _LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode

@@ -3,13 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._context import ContextCore
 
 get_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
+_TItem = TypeVar("_TItem")
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    _TQueued = TypeVarWithDefault("_TQueued", default=Any)
+else:
+    _TQueued = TypeVar("_TQueued")
 
 
 def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
@@ -59,25 +67,25 @@ class _ContextManager(ContextCore[_TObj], Coroutine[Any, None, _TObj]):
         return obj
 
 
-class _IterableContextManager(_ContextManager[_TObj]):
+class _IterableContextManager(_ContextManager[_TObj], Generic[_TObj, _TItem]):
     """A context manager whose object may also be iterated; it is released after the last item."""
 
     __slots__ = ()
 
-    def __aiter__(self) -> "_IterableContextManager[_TObj]":
+    def __aiter__(self) -> "_IterableContextManager[_TObj, _TItem]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _TItem:
         if self._obj is None:
             self._obj = await self._coro
         try:
-            return await self._obj.__anext__()
+            return await self._obj.__anext__()  # type: ignore[no-any-return]
         except StopAsyncIteration:
             await self.__aexit__(None, None, None)
             raise
 
 
-class ClosableQueue:
+class ClosableQueue(Generic[_TQueued]):
     """The reading side of an `asyncio.Queue` that can be closed with an exception.
 
     What is in the queue when it is closed can still be read; after that every read raises the
@@ -86,7 +94,7 @@ class ClosableQueue:
 
     __slots__ = ("_close_event", "_loop", "_queue")
 
-    def __init__(self, queue: "asyncio.Queue[Any]", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, queue: "asyncio.Queue[_TQueued]", loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue = queue
         self._close_event: asyncio.Future[Any] = loop.create_future()
@@ -101,7 +109,7 @@ class ClosableQueue:
             if not getter.done():
                 getter.set_result(None)
 
-    async def get(self) -> Any:
+    async def get(self) -> _TQueued:
         """Return the next item; wait for one if there is none."""
         while True:
             try:
@@ -111,13 +119,13 @@ class ClosableQueue:
                     raise  # this is the exception that the queue was closed with
             await self._wait()
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> _TQueued:
         """Return the next item.
 
         Raises `asyncio.QueueEmpty` if there is none, or what the queue was closed with.
         """
         if self._queue.empty() and self._close_event.done():
-            return self._close_event.result()
+            return self._close_event.result()  # type: ignore[no-any-return]
         return self._queue.get_nowait()
 
     def empty(self) -> bool:
@@ -126,10 +134,10 @@ class ClosableQueue:
     def qsize(self) -> int:
         return self._queue.qsize()
 
-    def __aiter__(self) -> "ClosableQueue":
+    def __aiter__(self) -> "ClosableQueue[_TQueued]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _TQueued:
         return await self.get()
 
     def _getters(self) -> Any:
