@@ -103,7 +103,7 @@ async def _execute_alone(
     """Execute a statement on a connection that nobody else has meanwhile."""
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
-    conn = await pool._acquire()
+    conn = await pool._acquire(timeout)
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
@@ -115,7 +115,7 @@ async def _execute_alone(
             result = FetchedRows(impl)
         return SharedCursor(impl, result, timeout, pool.echo)
     finally:
-        await pool.release(conn)
+        pool.release(conn)
 
 
 class SharedCursor(Cursor):
