@@ -46,7 +46,7 @@ compliance: $(VENV)/.test$(SQLALCHEMY)
 	@$(BIN)/python -m pytest -c compliance/setup.cfg compliance $(ARGS)
 
 test-agents: $(VENV)/.agents
-	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py $(ARGS)
+	@AIOPGX_AGENTS=required $(BIN)/python -m pytest tests/test_agents.py tests/test_observability.py $(ARGS)
 
 test-dependents: $(VENV)/.dependents
 	@AIOPGX_DEPENDENTS=required $(BIN)/python -m pytest tests/test_dependents.py $(ARGS)

@@ -24,6 +24,7 @@ from .connection import (
     Transaction,
     connect,
 )
+from .listener import Listener
 from .named import NamedCursor
 from .pool import Pool, create_pool
 from .pool_upkeep import TooManyRequests, check_connection, discard_all
@@ -38,6 +39,7 @@ __all__ = (
     "DictCursor",
     "IsolationCompiler",
     "IsolationLevel",
+    "Listener",
     "NamedCursor",
     "NamedTupleCursor",
     "Pool",

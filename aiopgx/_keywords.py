@@ -27,10 +27,11 @@ _ELSEWHERE = {
 }
 _OURS = """
     cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid guard
-    max_buffer max_idle max_lifetime max_waiting maxsize minsize name on_connect pool_recycle
-    prepare_threshold prepared_max raise_query_canceled reconnect_timeout reset timeout
+    max_buffer max_idle max_lifetime max_waiting maxsize minsize name notifies_max on_connect
+    pool_recycle prepare_threshold prepared_max raise_query_canceled reconnect_timeout reset
+    slow_query timeout tracer
 """
-_LIBPQ = """
+LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode
     host hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname
     load_balance_hosts options passfile password port replication requirepeer service sslcert
@@ -60,5 +61,5 @@ def _known(name: str) -> bool:
 def _meant(name: str) -> str:
     if name in _ELSEWHERE:
         return f": use {_ELSEWHERE[name]}"
-    close = difflib.get_close_matches(name, (_OURS + _LIBPQ).split(), 1)
+    close = difflib.get_close_matches(name, (_OURS + LIBPQ).split(), 1)
     return "".join(f": did you mean {other}?" for other in close)

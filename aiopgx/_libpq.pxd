@@ -95,6 +95,7 @@ cdef struct PQ:
     unsigned int (*paramtype)(const PGresult *, int) noexcept
     const char *(*parameterStatus)(const PGconn *, const char *) noexcept
     int (*setSingleRowMode)(PGconn *) noexcept
+    int (*setnonblocking)(PGconn *, int) noexcept
     int (*flush)(PGconn *) noexcept
     int (*consumeInput)(PGconn *) noexcept
     int (*isBusy)(PGconn *) noexcept

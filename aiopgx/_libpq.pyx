@@ -75,6 +75,7 @@ cdef int _load() except -1:
     pq.parameterStatus = <const char *(*)(const PGconn *, const char *) noexcept>_need(
         h, "PQparameterStatus")
     pq.setSingleRowMode = <int (*)(PGconn *) noexcept>_need(h, "PQsetSingleRowMode")
+    pq.setnonblocking = <int (*)(PGconn *, int) noexcept>_need(h, "PQsetnonblocking")
     pq.flush = <int (*)(PGconn *) noexcept>_need(h, "PQflush")
     pq.consumeInput = <int (*)(PGconn *) noexcept>_need(h, "PQconsumeInput")
     pq.isBusy = <int (*)(PGconn *) noexcept>_need(h, "PQisBusy")

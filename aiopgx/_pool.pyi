@@ -3,6 +3,7 @@ from collections import deque
 from typing import Any
 
 from ._shared import Sharing
+from .tracing import Tracing
 
 class PoolCore:
     _loop: AbstractEventLoop
@@ -21,6 +22,7 @@ class PoolCore:
     _closing: bool
     _closed: bool
     _hooked: bool
+    _tracing: Tracing | None
     _wake: Any
     _crowded: bool
     _unused: int

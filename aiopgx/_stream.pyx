@@ -93,6 +93,8 @@ cdef class Stream(Statement):
         return STALLED
 
     cdef object outcome(self, Wire wire):
+        if pq.enterPipelineMode != NULL:
+            end_batches(wire)
         if self.housekeeping:
             pq.clear(self.kept())
         else:
@@ -111,7 +113,7 @@ cdef class Stream(Statement):
             self.stopper.end()
             self.stopper = None
         self.woken()
-        return Request.answer(self, wire, outcome)
+        return Request.answer(self, wire, None)     # `failure` is taken out, this would stay
 
     cdef int woken(self) except -1:
         wake, self.wake = self.wake, None
@@ -173,7 +175,7 @@ cdef class Stream(Statement):
             wire.resume()
             if self.before != INTRANS:
                 self.stopper = Stopper(wire.loop, self.asked)
-                self.stopper.start(wire.conn)
+                self.stopper.start(wire.conn, wire.raw)
 
     def asked(self, under_way):
         """Whether a cancel request is under way."""
@@ -230,6 +232,17 @@ cdef class Stream(Statement):
         """Leave a psycopg2 cursor as after a statement without rows."""
         give_command(impl, (
             self.rowcount, 0, self.lastrowid, None, self.statusmessage, self.query))
+
+
+cdef int end_batches(Wire wire) noexcept:
+    """libpq goes on to make batches for the next statement, if that is the first in pipeline mode.
+
+    It stops when something is sent otherwise, and has done so when it refuses what is no statement.
+    A change of mode clears the error, which would be part of the next.
+    """
+    pq.sendQueryParams(wire.conn, NULL, 0, NULL, NULL, NULL, NULL, 0)
+    pq.setnonblocking(wire.conn, 0)
+    return pq.setnonblocking(wire.conn, 1)
 
 
 def start(Wire wire, impl, int shape, operation, parameters, size, timeout):

@@ -59,6 +59,9 @@ class Cursor:
     _session: Session | None = None  # whose requests wait for each other
     _raises_canceled = False  # a QueryCanceledError as such; see `connect()`
     _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
+    _is_part = False  # of an operation that is traced already
+    _pending = Pending
+    _row_stream = RowStream
 
     def __init__(
         self,
@@ -243,9 +246,9 @@ class Cursor:
             raise TypeError(f"size must be a number of rows, not {size!r}")
         if size < 1:
             raise ValueError(f"size must be a positive number of rows, not {size!r}")
-        return RowStream(self, operation, parameters, size, timeout)
+        return self._row_stream(self, operation, parameters, size, timeout)
 
-    async def _command(self, operation: str) -> None:
+    async def _command(self, operation: str | bytes) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
         refusal = self._wire.refusal("cursor.execute", self._session)
         if refusal is not None:
@@ -339,7 +342,9 @@ class Cursor:
             self._conn.close()
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not (
-            self._raises_canceled or self._conn._raise_query_canceled
+            self._raises_canceled
+            or self._conn._raise_query_canceled
+            or waiter in self._wire.stopped  # by Connection.cancel()
         ):
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._wire.loop.call_exception_handler(
@@ -576,7 +581,7 @@ class Cursor:
         Once it has been asked for, psycopg2 executes the statements of this cursor itself, so
         that whoever keeps it sees their results.
         """
-        if type(self._result) is Pending:
+        if isinstance(self._result, Pending):
             raise RuntimeError("the statement is in flight: fetch from the cursor before")
         self._hand_over()
         self._shape = SHAPE_FOREIGN

@@ -113,7 +113,7 @@ class Pipeline:
             waiter = execute_foreign(wire, impl.execute, operation, parameters, timeout)
         else:
             waiter = enqueue(wire, impl, shape, operation, parameters, timeout)
-        pending = cursor._result = Pending(cursor, waiter)
+        pending = cursor._result = cursor._pending(cursor, waiter)
         self._pending.append(pending)
         self._pass_by()
         if len(self._pending) > _MAX_PENDING:

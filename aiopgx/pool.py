@@ -19,6 +19,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from ._buffers import find, held
+from ._cancel import LAST
 from ._core import check_timeout
 from ._pool import PoolCore, status_of
 from ._pool_contexts import (
@@ -37,6 +38,7 @@ from .log import logger
 from .pool_hooks import acquire_checked, pass_on, release_reset
 from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
+from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
 _Hook = Callable[[Connection], Awaitable[Any]]
@@ -56,7 +58,7 @@ def create_pool(
     enable_json: bool = True,
     enable_hstore: bool = True,
     enable_uuid: bool = True,
-    echo: bool = False,
+    echo: bool | str = False,
     on_connect: _Hook | None = None,
     name: str | None = None,
     check: _Hook | None = None,
@@ -96,7 +98,8 @@ def create_pool(
     max_buffer: bytes; a released connection whose buffers have grown larger is closed.
     guard: refuse the use of a connection, and of its cursors, after its release.
 
-    Everything else is as for `connect()`. A connection that was closed with a query in flight keeps
+    Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
+    connections are used. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
     coro = Pool.from_pool_fill(
@@ -147,7 +150,7 @@ class Pool(PoolCore):
         enable_json: bool = True,
         enable_hstore: bool = True,
         enable_uuid: bool = True,
-        echo: bool = False,
+        echo: bool | str = False,
         on_connect: _Hook | None = None,
         pool_recycle: float = -1.0,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -193,9 +196,11 @@ class Pool(PoolCore):
         self._enable_uuid = enable_uuid
         self._echo = echo
         self._on_connect = on_connect
+        self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
+        self._endings: set[asyncio.Future[None]] = set()  # as _leaving, while the pool is closing
 
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
@@ -227,7 +232,7 @@ class Pool(PoolCore):
     @property
     def echo(self) -> bool:
         """Whether the connections log what they execute."""
-        return self._echo
+        return bool(self._echo)
 
     @property
     def timeout(self) -> float | None:
@@ -275,7 +280,9 @@ class Pool(PoolCore):
             raise RuntimeError(_CLOSED)
         self._check_loop()
 
-    async def _acquire(self, timeout: float | None = None) -> Connection:
+    async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection:
+        if self._tracing is not None and not traced:
+            return await self._tracing.acquire(self, Pool._acquire(self, timeout, True))
         self._check_open()
         if self._check is not None:
             return await acquire_checked(self, timeout)
@@ -336,6 +343,9 @@ class Pool(PoolCore):
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif (left := getattr(conn, "_left", None)) is not None:
+            self._discard(conn)
+            warnings.warn(f"{left} on released connection", ResourceWarning)  # noqa: B028
         elif self._is_spent(conn):
             self._discard(conn)
         elif self._reset is not None and not clean and not (self._closing and not self._waiting):
@@ -364,11 +374,17 @@ class Pool(PoolCore):
 
     def _part(self, conn: Any) -> None:
         """A connection is closed. Its place is taken until the server has stopped its query."""
-        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
-        if leaving is not None and not leaving.done() and not self._closing:
-            self._leaving.add(leaving)
-            leaving.add_done_callback(partial(_left, weakref.ref(self)))
+        self._note_end(conn)
         self._settle()
+
+    def _note_end(self, conn: Any) -> None:
+        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
+        if leaving is not None and not leaving.done():
+            if self._closing:
+                self._endings.add(leaving)
+            else:
+                self._leaving.add(leaving)
+                leaving.add_done_callback(partial(_left, weakref.ref(self)))
 
     async def _wait(self, timeout: float | None) -> Any:
         """Queue up for a connection."""
@@ -596,13 +612,16 @@ class Pool(PoolCore):
         self._loop.call_soon_threadsafe(self._cut_off)
 
     def _cut_off(self) -> None:
-        for conn in self._used:
+        used = set(self._used)
+        self._cut()
+        for conn in used:
             if not conn.closed:
                 conn.close()
-        self._cut()
+            self._note_end(conn)
         self._sharing.end(RuntimeError(_CLOSED))
         for conn in list(self._shared):
             conn.close()
+            self._note_end(conn)
         for task in self._connects:
             task.cancel()
         for future, conn in list(self._clearing.items()):
@@ -617,6 +636,8 @@ class Pool(PoolCore):
 
     async def wait_closed(self) -> None:
         """Close the free connections, and wait until all others have come back.
+
+        What was cancelled with its connection is waited for, too, for a second at most.
 
         Raises RuntimeError if `close()` was not called.
         """
@@ -633,6 +654,8 @@ class Pool(PoolCore):
                 await closer
             finally:
                 self._closers.remove(closer)
+        if endings := self._leaving | self._endings:
+            await asyncio.wait(endings, timeout=LAST)
         self._closed = True
 
     def cursor(
@@ -696,9 +719,10 @@ class Pool(PoolCore):
 
         Raises psycopg2's exceptions, `asyncio.TimeoutError`, and RuntimeError of a closed pool.
         """
-        return _ContextManager[SharedCursor](
-            execute(self, operation, parameters, timeout, cursor_factory, shared), _close_cursor
-        )
+        executing = execute(self, operation, parameters, timeout, cursor_factory, shared)
+        if self._tracing is not None:
+            executing = self._tracing.execute(executing, operation, parameters)
+        return _ContextManager[SharedCursor](executing, _close_cursor)
 
     def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager]:
         conn = yield from self._acquire().__await__()

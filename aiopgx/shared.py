@@ -10,6 +10,7 @@ from ._rows import Result, scroll_target
 from ._shared import ALONE, Ticket, may_share
 from .cursor import Cursor
 from .log import logger
+from .tracing import STATEMENTS
 from .utils import trim
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def execute(
         timeout = pool.timeout
     try:
         pool._check_open()
-        if pool.echo:
+        if pool.echo and pool._echo != STATEMENTS:  # which its tracer logs
             logger.info(operation, stacklevel=2)
             logger.info("%r", parameters, stacklevel=2)
         if shared is False or not may_share(operation, parameters is not None):
@@ -106,6 +107,7 @@ async def _execute_alone(
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
+        cursor._is_part = True
         left = None if end is None else end - loop.time()
         await cursor.execute(operation, parameters, timeout=left)
         impl, result = cursor._psycopg, cursor._result

@@ -8,7 +8,7 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql
 from roads import unknown
-from support import fetch
+from support import fetch, until
 
 SERIES = "SELECT n, 'text ' || n AS name FROM generate_series(1, %s) n"
 
@@ -216,6 +216,19 @@ async def test_echo(connect, ours, caplog):
 
 
 @pytest.mark.all_loops
+async def test_the_next_statement_is_read_whatever_was_paused(cursor):
+    """A stream whose last rows had been read already, while nothing was read any more."""
+    cur = await cursor()
+    for n in range(20):
+        count = 0
+        async for _ in cur.stream("SELECT repeat('x', 300) FROM generate_series(1, 300)", size=1):
+            count += 1
+            if count % 20 == n:
+                await asyncio.sleep(0.0005)
+        await cur.execute("SELECT 1", timeout=5)
+
+
+@pytest.mark.all_loops
 async def test_several_streams_one_after_the_other(cursor):
     cur = await cursor()
     for _ in range(20):
@@ -255,3 +268,56 @@ async def test_within_aclosing(cursor):
     async with contextlib.aclosing(cur.stream(SERIES, (1000,))) as stream:
         assert await anext(stream) == (1, "text 1")
     assert await fetch(cur.connection, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("size", [1, 100])
+async def test_rows_of_a_pipeline_behind_a_stream(ours, connect, size):
+    """libpq's batches end with the stream: the first statement in pipeline mode gave no rows."""
+    conn = await connect()
+    async with conn.cursor() as cur, conn.cursor() as other:
+        for left in (False, True):
+            async for _ in cur.stream("SELECT * FROM generate_series(1, 300)", size=size):
+                if left:
+                    break
+            async with conn.pipeline():
+                await other.execute("SELECT * FROM generate_series(1, 3)")
+            assert other.rowcount == 3
+            assert await other.fetchall() == [(1,), (2,), (3,)]
+            with pytest.raises(psycopg2.Error) as raised:
+                await other.execute("SELECT 1/0")
+            assert str(raised.value) == "division by zero\n"
+            async for _ in cur.stream("SELECT 1", size=size):
+                pass
+            await other.execute("BEGIN")
+            async for _ in cur.stream("SELECT 2", size=size):
+                pass
+            await other.executemany("SELECT %s", [(i,) for i in range(5)])
+            assert other.rowcount == 5
+            await other.execute("ROLLBACK")
+
+
+async def test_lost_behind_a_stream(ours, connect, side, loop_errors):
+    """The error is the server's alone."""
+    conn = await connect()
+    async with conn.cursor() as cur:
+        async for _ in cur.stream("SELECT 1"):
+            pass
+        side.cursor().execute("SELECT pg_terminate_backend(%s)", (conn.raw.get_backend_pid(),))
+        await until(lambda: conn.closed)
+        with pytest.raises(psycopg2.InterfaceError) as raised:
+            await cur.execute("SELECT 1")
+    assert "closed: terminating connection due to administrator command\nserver closed" in str(
+        raised.value
+    )
+
+
+async def test_connection_goes_behind_an_error(ours, dsn, no_gc, loop_errors):
+    """Nothing holds the error of a stream, whose frames hold the connection."""
+    conn = await ours.connect(dsn)
+    async with conn.cursor() as cur:
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            async for _ in cur.stream("SELECT 1/0"):
+                pass
+    with pytest.warns(ResourceWarning, match="Unclosed connection"):
+        del conn, cur
+    loop_errors.clear()

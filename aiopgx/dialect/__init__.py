@@ -17,9 +17,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util.concurrency import await_only
 
 import aiopgx
+from aiopgx.tracing import STATEMENTS
 
 from . import values
-from .connection import AsyncAdapt_aiopgx_connection
+from .connection import AsyncAdapt_aiopgx_connection, Traced_aiopgx_connection
 
 __all__ = ("PGDialect_aiopgx",)
 
@@ -29,10 +30,16 @@ def _number(value: Any) -> int | None:
     return None if str(value).lower() == "none" else int(value)
 
 
+def _echo(value: Any) -> Any:
+    """A bool, or "statements"."""
+    return value if value == STATEMENTS else util.asbool(value)
+
+
 # Options of aiopgx.connect() that a URL can have, besides libpq's.
 OPTIONS: dict[str, Any] = {
     "timeout": float,
-    "echo": bool,
+    "echo": _echo,
+    "slow_query": float,
     "enable_json": bool,
     "enable_uuid": bool,
     "enable_hstore": bool,
@@ -53,7 +60,10 @@ class AsyncAdapt_aiopgx_dbapi:
 
     def connect(self, *args: Any, **kwargs: Any) -> AsyncAdapt_aiopgx_connection:
         creator = kwargs.pop("async_creator_fn", _connect)
-        return AsyncAdapt_aiopgx_connection(self, await_only(creator(*args, **kwargs)))
+        connection = await_only(creator(*args, **kwargs))
+        if connection._tracing is not None:
+            return Traced_aiopgx_connection(self, connection)
+        return AsyncAdapt_aiopgx_connection(self, connection)
 
 
 async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:

@@ -23,6 +23,7 @@ from .._rows import SHAPE_FOREIGN, Result
 from ..cursor import Cursor
 from ..log import logger
 from ..shared import FetchedRows
+from ..tracing import Trace, call_of
 from ..utils import trim
 from .cursor import AsyncAdapt_aiopgx_cursor, AsyncAdapt_aiopgx_ss_cursor
 from .session import Characteristics, level_of, switch_of
@@ -451,6 +452,37 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
     def terminate(self) -> None:
         """The same, for SQLAlchemy's pool, from anywhere: also when the loop is gone."""
         self.close()
+
+
+class Traced_aiopgx_connection(AsyncAdapt_aiopgx_connection):
+    """The same, of a connection with tracers. BEGIN goes with the statement behind it."""
+
+    __slots__ = ()
+
+    def _trace(self, method: str, statement: Any, parameters: Any = None) -> Trace:
+        connection = self._connection
+        trace: Trace = connection._tracing.query(
+            method, connection, self._wire.raw, statement, parameters
+        )
+        return trace
+
+    def _execute(self, cursor: Cursor, operation: Any, parameters: Any, start: Any = None) -> None:
+        method, statement = "execute", operation
+        if start is not None:
+            method, statement = "callproc", call_of(operation, parameters)
+        with self._trace(method, statement, parameters) as trace:
+            super()._execute(cursor, operation, parameters, start)
+            trace.answered(cursor)
+
+    def _execute_many(self, cursor: Cursor, operation: Any, rows: Iterable[Any]) -> None:
+        with self._trace("executemany", operation, rows) as trace:
+            super()._execute_many(cursor, operation, rows)
+            trace.answered(cursor)
+
+    def _wait(self, ask: Any, *arguments: Any) -> None:
+        statement, parameters = (*arguments, None, None)[:2]
+        with self._trace("execute", statement or self._session.opening, parameters):
+            super()._wait(ask, *arguments)
 
 
 def _need_greenlet() -> None:
