@@ -23,6 +23,7 @@ class PoolCore:
     _closing: bool
     _closed: bool
     _hooked: bool
+    _tracing: Tracing | None
     _wake: Any
     _crowded: bool
     _unused: int

@@ -138,11 +138,6 @@ class ClosableQueue:
         """Have `callback` called, by the loop, once this is closed."""
         self._close_event.add_done_callback(callback)
 
-    def clear(self) -> None:
-        """Forget what is in the queue. New in aiopgx."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
-
     async def get(self) -> Any:
         """Return the next item; wait for one if there is none."""
         while True:
