@@ -19,7 +19,6 @@ class PoolCore:
     _clearing: dict[Future[None], Any]
     _leaving: set[Future[None]]
     _released: Future[None]
-    _tracing: Tracing | None
     _closing: bool
     _closed: bool
     _hooked: bool
