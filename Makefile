@@ -78,7 +78,7 @@ lint: $(VENV)/.lint
 types: $(VENV)/.test $(VENV)-types/.types
 	PYTHONPATH=. $(TYPES)/mypy
 	PYTHONPATH=. $(TYPES)/stubtest aiopgx --concise --ignore-missing-stub --ignore-disjoint-bases \
-	    --allowlist tests/typing/stubtest.txt --ignore-unused-allowlist
+	    --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt --ignore-unused-allowlist
 	PYTHONPATH=. PATH="$(abspath $(TYPES)):$$PATH" pyright --verifytypes aiopgx --ignoreexternal
 	PYTHONPATH=. $(TYPES)/mypy --strict --config-file= tests/typing/programs.py
 	PYTHONPATH=. PATH="$(abspath $(TYPES)):$$PATH" pyright tests/typing

@@ -107,7 +107,7 @@ async def _execute_alone(
     """Execute a statement on a connection that nobody else has meanwhile."""
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
-    conn = await pool._acquire()
+    conn = await pool._acquire(timeout)
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
@@ -122,7 +122,7 @@ async def _execute_alone(
             shared.row_factory = cursor.row_factory
         return shared
     finally:
-        await pool.release(conn)
+        pool.release(conn)
 
 
 class SharedCursor(Cursor):

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import psycopg2
+
 from ._context import ContextCore
 
 get_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
     _TQueued = TypeVarWithDefault("_TQueued", default=Any)
 else:
     _TQueued = TypeVar("_TQueued")
+
+
+def bounded(
+    loop: asyncio.AbstractEventLoop, awaited: "asyncio.Future[Any]", seconds: float
+) -> "asyncio.Future[None]":
+    """Return a future that is done when `awaited` is, or when the time is over."""
+    future: asyncio.Future[None] = loop.create_future()
+
+    def end(_: Any = None) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    timer = loop.call_later(seconds, end)
+    awaited.add_done_callback(end)
+    future.add_done_callback(lambda _: timer.cancel())
+    return future
 
 
 def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
@@ -85,6 +103,21 @@ class _IterableContextManager(_ContextManager[_TObj], Generic[_TObj, _TItem]):
             raise
 
 
+class Missing:
+    """In a queue of notifications, in the place of those that were thrown away: `count` of them."""
+
+    __slots__ = ("_limit", "count")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.count: int = 0
+
+    def error(self) -> psycopg2.OperationalError:
+        return psycopg2.OperationalError(
+            f"{self.count} notifications were thrown away here, since {self._limit} were unread"
+        )
+
+
 class ClosableQueue(Generic[_TQueued]):
     """The reading side of an `asyncio.Queue` that can be closed with an exception.
 
@@ -109,6 +142,10 @@ class ClosableQueue(Generic[_TQueued]):
             if not getter.done():
                 getter.set_result(None)
 
+    def when_closed(self, callback: Callable[[Any], object]) -> None:
+        """Have `callback` called, by the loop, once this is closed."""
+        self._close_event.add_done_callback(callback)
+
     async def get(self) -> _TQueued:
         """Return the next item; wait for one if there is none."""
         while True:
@@ -126,7 +163,10 @@ class ClosableQueue(Generic[_TQueued]):
         """
         if self._queue.empty() and self._close_event.done():
             return self._close_event.result()  # type: ignore[no-any-return]
-        return self._queue.get_nowait()
+        item: Any = self._queue.get_nowait()
+        if type(item) is Missing:
+            raise item.error()
+        return item  # type: ignore[no-any-return]
 
     def empty(self) -> bool:
         return self._queue.empty()
