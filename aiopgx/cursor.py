@@ -509,7 +509,7 @@ class Cursor(Generic[Row]):
         """Wait for the statement of a pipeline, and raise its error; or find the rows' maker."""
         result = self._result
         try:
-            if type(result) is not Pending:
+            if not isinstance(result, Pending):
                 result.maker = self._maker()
                 return
             await result.arrive()
@@ -619,7 +619,7 @@ class Cursor(Generic[Row]):
 
     @row_factory.setter
     def row_factory(self, val: RowFactory[Any] | None) -> None:
-        if type(self._result) is Pending:
+        if isinstance(self._result, Pending):
             raise RuntimeError("the statement is in flight: fetch from the cursor before")
         shape = shape_of(type(self._psycopg)) if val is None else shape_of_factory(val)
         native = isinstance(self._result, Result | Stream)
