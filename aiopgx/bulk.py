@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as INTRANS
 from psycopg2.extensions import encodings
-from psycopg2.extras import _paginate, _split_sql
+from psycopg2.extras import _paginate, _split_sql  # type: ignore[attr-defined, unused-ignore]
 from psycopg2.sql import Composable
 
 from ._batch import Batch, literal
@@ -212,7 +212,7 @@ class _Many:
             set_rowcount(cursor._psycopg, 0)
         elif not batch.show(True):
             set_total(cursor._psycopg, cursor._result, batch.total)
-        cursor._result = cursor._psycopg
+        cursor._result = cursor._from_psycopg()
 
 
 def _add_index(error: BaseException, index: int) -> None:

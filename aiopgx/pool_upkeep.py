@@ -45,14 +45,14 @@ async def check_connection(conn: Connection) -> None:
 
 
 async def discard_all(conn: Connection) -> None:
-    """Make a session as good as new, by `DISCARD ALL`: for `reset=` of a pool. New in aiopgx.
+    """Make a session as good as new by `Connection.reset()`: for `reset=` of a pool.
 
     Settings (search_path, TimeZone ...), LISTENs, temporary tables, advisory locks, the role,
     prepared statements and named cursors are gone, and so are notifications and notices that nobody
     has read. What `on_connect` has SET is gone as well: give that as `options="-c name=value"`.
+    New in aiopgx.
     """
-    (await conn.execute("DISCARD ALL", prepare=False)).close()
-    conn.notifies.clear()
+    await conn.reset()
     del conn.notices[:]
 
 
@@ -132,7 +132,7 @@ class Outage:
 
     def __init__(self, start: float, limit: float) -> None:
         self.start = start
-        self.give_up_at = start + limit
+        self.give_up_at: float = start + limit
         self.attempts = 0
         self.error: BaseException | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -157,14 +157,14 @@ class Upkeep:
         max_idle: float | None,
         reconnect_timeout: float | None,
     ) -> None:
-        self.max_lifetime = seconds("max_lifetime", max_lifetime)
-        self.max_idle = seconds("max_idle", max_idle)
-        self.reconnect_timeout = seconds("reconnect_timeout", reconnect_timeout)
+        self.max_lifetime: float | None = seconds("max_lifetime", max_lifetime)
+        self.max_idle: float | None = seconds("max_idle", max_idle)
+        self.reconnect_timeout: float | None = seconds("reconnect_timeout", reconnect_timeout)
         self.outage: Outage | None = None
         self._pool = weakref.ref(pool)
         self._loop = pool._loop
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self.started = False
+        self.started: bool = False
 
     def start(self) -> None:
         """The pool has its first connections: from now on they are seen to."""
@@ -202,7 +202,7 @@ class Upkeep:
         if self.max_lifetime is not None:
             lifetime = self.max_lifetime * (1 - JITTER * random.random())
             conn._expires_at = self._loop.time() + lifetime
-        conn.notifies.when_closed(_Lost(self._pool))
+        conn._notifies.when_closed(_Lost(self._pool))
 
     def expired(self, conn: Any) -> bool:
         return self._loop.time() >= getattr(conn, "_expires_at", math.inf)
