@@ -102,9 +102,9 @@ async def within(limit: float | None, awaitable: Awaitable[Any]) -> None:
     try:
         await asyncio.wait([task], timeout=limit)
     finally:
+        task.add_done_callback(_heard)  # also if it is done, and the wait was cancelled
         if not task.done():
             task.cancel()
-            task.add_done_callback(_heard)
     if not task.done():
         raise asyncio.TimeoutError(f"not done within {limit:g} s")
     task.result()

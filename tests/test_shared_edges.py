@@ -435,3 +435,24 @@ async def test_guarded_and_reset(ours, make):
             await conn.execute("SET work_mem = 64")
         assert await rows(pool, "SELECT current_setting('work_mem') = '64kB'") == [(False,)]
     await until(lambda: settled(pool, 1))
+
+
+async def test_a_check_fails_as_its_acquire_is_cancelled(ours):
+    """Nobody complains of an exception that was never retrieved."""
+    errors = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+
+    async def fail():
+        raise ZeroDivisionError
+
+    for steps in range(1, 6):
+        task = asyncio.ensure_future(ours.pool_upkeep.within(None, fail()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+    assert not errors
