@@ -160,7 +160,7 @@ cdef class Wire(Link):
         """Hear what has come to an idle connection; whether it is open afterwards."""
         if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
             self._on_readable()
-        return not self.closed
+        return not self.closed and self.farewell is None    # what has come of it may be its words
 
     cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.

@@ -6,7 +6,7 @@ import time
 
 import psycopg2
 import pytest
-from support import STUBBORN, fetch, nothing_left, scalar, until
+from support import STUBBORN, error_response, fetch, greeting, listener, nothing_left, scalar, until
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
 
@@ -83,13 +83,15 @@ def test_cancel_timeout_that_is_none(ours, bad):
 RESTING = "FROM pg_stat_activity WHERE application_name = 'rests'"
 
 
-def kill_all(side):
+def kill_all(side, made):
     """The loop does not see it, and they have rested for long enough to be looked at."""
     with side.cursor() as cursor:
         cursor.execute(f"SELECT pg_terminate_backend(pid) {RESTING}")
     time.sleep(0.02)
     while scalar(side, f"SELECT count(*) {RESTING}"):
         time.sleep(0.01)
+    for conn in made._free:
+        assert select.select([conn.raw], [], [], 10)[0]
 
 
 @pytest.mark.all_loops
@@ -97,10 +99,33 @@ async def test_dead_connections_are_not_given_out(ours, pool, side):
     made = await pool(minsize=4, maxsize=4, application_name="rests")
     for _ in range(3):
         await until(lambda: made.freesize == made.size == 4)
-        kill_all(side)
+        kill_all(side, made)
         for _ in range(4):
             await use(made, "SELECT 1", 5)
     assert made.size <= 4
+
+
+async def test_the_last_words_of_a_server_are_enough(ours, pool):
+    """It has said that it ends the session; the connection's end is still to come."""
+    clients = []
+
+    async def serve(reader, writer):
+        await reader.read(1024)
+        writer.write(greeting())
+        clients.append(writer)
+        await reader.read()
+
+    async with listener(serve) as port:
+        dsn = f"host=127.0.0.1 port={port} sslmode=disable gssencmode=disable user=u dbname=d"
+        made = await pool(dsn=dsn, minsize=1, maxsize=1, enable_hstore=False)
+        (conn,) = made._free
+        clients[0].write(error_response("FATAL", "57P01", "the server shuts down"))
+        await clients[0].drain()
+        await asyncio.sleep(0.1)
+        async with made.acquire() as other:
+            assert other is not conn
+        assert len(clients) == 2
+        made.terminate()
 
 
 async def test_a_listener_gets_a_connection_that_lives(ours, pool, side):
@@ -112,7 +137,7 @@ async def test_a_listener_gets_a_connection_that_lives(ours, pool, side):
 
     task = asyncio.create_task(listen())
     await until(lambda: made.freesize == 2)
-    kill_all(side)
+    kill_all(side, made)
     with pytest.raises(psycopg2.OperationalError):
         await task
     await use(made, "SELECT 1", 5)
