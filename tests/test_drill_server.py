@@ -8,7 +8,9 @@ and test_failover.py (kill -9, promotion, PgBouncer).
 
 import asyncio
 import io
+import os
 import random
+import signal
 
 import psycopg2
 import pytest
@@ -102,3 +104,213 @@ async def test_cut_at_each_byte(ours, dsn, side, link, road, reset):
                 with pytest.raises(psycopg2.OperationalError):
                     await asyncio.wait_for(road(conn), 5)
                 assert conn.closed
+
+
+# --- the link freezes -----------------------------------------------------------------------------
+
+
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["held", "muted"])
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
+async def test_frozen(ours, dsn, side, link, road, way):
+    """In either direction: the caller is told by its timeout, and the event loop goes on."""
+
+    async def ask(pool):
+        async with pool.acquire() as conn:
+            with pytest.raises((asyncio.TimeoutError, psycopg2.OperationalError)):
+                await road(conn)
+
+    keywords = {"minsize": 3, "maxsize": 3, "timeout": 0.15, "cancel_timeout": 0.1}
+    async with nothing_left(ours, link.dsn, side, **keywords) as pool:
+        setattr(link, way, True)
+        everyone = asyncio.gather(*(ask(pool) for _ in range(3)))
+        assert await asyncio.wait_for(pauses(everyone), 5) < 1  # on a machine that is busy
+        setattr(link, way, False)
+        await until(lambda: is_at_rest(pool))
+        async with pool.acquire() as conn:
+            assert await road(conn) == ROWS
+
+
+@LOOPS
+async def test_slow_link(ours, dsn, side, link):
+    """What comes late, or in small pieces, is whole."""
+    async with nothing_left(ours, link.dsn, side, minsize=2, maxsize=2) as pool:
+        for habit, value in (("lag", 0.01), ("rate", 100_000)):
+            before = getattr(link, habit)
+            setattr(link, habit, value)
+            for road in (text, psycopg2s_road, stream):
+                async with pool.acquire() as conn:
+                    assert await road(conn) == ROWS
+            setattr(link, habit, before)
+
+
+# --- the server dies ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    """A server whose end disturbs no other test."""
+    with server.Cluster(server.find_binaries()) as running:
+        yield running
+
+
+def end_backend(own_server, side, pid, how):
+    if how == "SIGKILL":
+        os.kill(pid, signal.SIGKILL)  # then the server restarts all of itself
+    else:
+        scalar(side, "SELECT pg_terminate_backend(%s)", (pid,))
+
+
+SLOW = "SELECT n, pg_sleep(9) FROM generate_series(1, 20) n"
+
+
+async def slow_text(conn):
+    await fetch(conn, SLOW)
+
+
+async def slow_raw(conn):
+    async with conn.cursor() as cur:
+        assert cur.raw
+        await cur.execute(SLOW)
+
+
+async def slow_stream(conn):
+    async with conn.cursor() as cur:
+        async for _ in cur.stream(SLOW, size=1):
+            pass
+
+
+async def slow_copy_to(conn):
+    async with conn.cursor() as cur:
+        await cur.copy_expert(f"COPY ({SLOW}) TO STDOUT", io.StringIO())
+
+
+async def slow_copy_from(conn):
+    async def records():
+        yield (1,)
+        await asyncio.sleep(9)
+
+    async with conn.cursor() as cur:
+        await cur.execute("CREATE TEMP TABLE target (n int)")
+        await cur.copy_records("target", records())
+
+
+async def slow_pipeline(conn):
+    async with conn.cursor() as cur, conn.pipeline():
+        await cur.execute("SELECT 1")
+        await cur.execute(SLOW)
+
+
+SLOW_ROADS = [slow_text, slow_raw, slow_stream, slow_copy_to, slow_copy_from, slow_pipeline]
+BUSY = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = %s"
+
+
+@LOOPS
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_killed_in_the_middle(ours, own_server, how):
+    """Of each road at once, and of what is idle or listens: an error each, then all is well."""
+    with side_connection(own_server.dsn) as side:
+        async with ours.create_pool(own_server.dsn, minsize=8, maxsize=8) as pool:
+            conns = [await pool.acquire() for _ in range(8)]
+            pids = [await conn.get_backend_pid() for conn in conns]
+            tasks = [asyncio.ensure_future(r(c)) for r, c in zip(SLOW_ROADS, conns, strict=False)]
+            for pid in pids[: len(tasks)]:
+                await until(lambda pid=pid: scalar(side, BUSY, (pid,)))
+            *_, listening, idle = conns
+            await listening.execute("LISTEN drill")
+            tasks.append(asyncio.ensure_future(listening.notifies.get()))
+            pool.release(idle)
+            for pid in pids[-1:] if how == "SIGKILL" else pids:
+                end_backend(own_server, side, pid, how)
+            await asyncio.wait_for(asyncio.wait(tasks), 5)
+            assert {type(task.exception()) for task in tasks} <= LOST
+            for conn in conns[:-1]:
+                assert conn.closed
+                pool.release(conn)
+            await asyncio.wait_for(works(pool), 10)
+            await until(lambda: is_at_rest(pool))
+
+
+LOST = {psycopg2.OperationalError, psycopg2.errors.AdminShutdown, psycopg2.errors.CrashShutdown}
+
+
+async def works(pool):
+    """Wait until the pool gives out a connection that answers."""
+    while True:
+        try:
+            async with pool.acquire() as conn:
+                assert await fetch(conn, "SELECT 1") == [(1,)]
+            return
+        except psycopg2.OperationalError:
+            await asyncio.sleep(0.01)
+
+
+@LOOPS
+async def test_restart(ours, own_server):
+    """Under 50 clients of ten connections: each works on soon after, and each answer is right."""
+    errors, right, stopping = [], dict.fromkeys(range(50), 0), asyncio.Event()
+
+    async def client(pool, number):
+        while not stopping.is_set():
+            try:
+                if number % 2:
+                    async with pool.acquire() as conn:
+                        got = await fetch(conn, "SELECT %s::int, pg_sleep(0.002)", (number,))
+                else:
+                    got = await (await pool.execute("SELECT %s::int, ''", (number,))).fetchall()
+            except (psycopg2.Error, asyncio.TimeoutError) as error:
+                errors.append(error)
+                if isinstance(error, psycopg2.InterfaceError): import traceback; traceback.print_exc()
+                await asyncio.sleep(0.02)
+            else:
+                assert got == [(number, "")]
+                right[number] += 1
+
+    async def progress(seconds):
+        goal = {number: count + 2 for number, count in right.items()}
+        await until(lambda: all(right[n] >= goal[n] for n in goal), seconds)
+
+    async with ours.create_pool(own_server.dsn, minsize=10, timeout=5) as pool:
+        clients = [asyncio.ensure_future(client(pool, number)) for number in range(50)]
+        for _ in range(10 if LONG else 1):
+            await progress(10)
+            await asyncio.to_thread(own_server.restart)
+            await progress(10)
+        stopping.set()
+        await asyncio.gather(*clients)
+        await until(lambda: is_at_rest(pool))
+    assert errors
+    assert {type(error) for error in errors} <= LOST | {psycopg2.errors.CannotConnectNow}
+
+
+@LOOPS
+async def test_server_is_down(ours, own_server):
+    """Each acquire is told at once, by its own connect and no more than that; later all is well."""
+    before = Proxy(own_server.port)
+    dsn = make_dsn(own_server.dsn, host="127.0.0.1", port=before.port)
+    try:
+        async with ours.create_pool(dsn, minsize=5, timeout=5) as pool:
+            await asyncio.to_thread(own_server.stop)
+            before.starts.clear()
+            for _ in range(3):
+                acquires = (pool.acquire() for _ in range(20))
+                refused = await asyncio.gather(*acquires, return_exceptions=True)
+                assert {type(error) for error in refused} == {psycopg2.OperationalError}
+            assert len(before.starts) <= 60
+            assert pool.size == pool.freesize == 0
+            await asyncio.to_thread(own_server.restart)
+            await asyncio.wait_for(works(pool), 5)
+    finally:
+        before.stop()
