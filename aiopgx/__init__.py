@@ -24,8 +24,10 @@ from .connection import (
     Transaction,
     connect,
 )
+from .listener import Listener
 from .named import NamedCursor
 from .pool import Pool, create_pool
+from .pool_upkeep import TooManyRequests, check_connection, discard_all
 from .utils import get_running_loop
 
 __all__ = (
@@ -37,6 +39,7 @@ __all__ = (
     "DictCursor",
     "IsolationCompiler",
     "IsolationLevel",
+    "Listener",
     "NamedCursor",
     "NamedTupleCursor",
     "Pool",
@@ -44,11 +47,14 @@ __all__ = (
     "RealDictCursor",
     "RepeatableReadCompiler",
     "SerializableCompiler",
+    "TooManyRequests",
     "Transaction",
     "__version__",
     "capabilities",
+    "check_connection",
     "connect",
     "create_pool",
+    "discard_all",
     "explain_road",
     "get_running_loop",
     "install_as_aiopg",

@@ -14,11 +14,12 @@ cdef class Stopper:
     cdef _Request request
     cdef object loop
     cdef object told
+    cdef object waiter
     cdef object timer
     cdef double delay           # seconds
     cdef bint watching          # a request is under way
 
-    cdef int start(self, PGconn *conn) except -1
+    cdef int start(self, PGconn *conn, raw) except -1
     cdef int look(self) except -1
     cdef int end(self) except -1
 

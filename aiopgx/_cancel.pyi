@@ -2,3 +2,6 @@ import asyncio
 from typing import Any
 
 def cancel_and_close(raw: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None: ...
+
+# Seconds for which the end of the program waits.
+LAST: float

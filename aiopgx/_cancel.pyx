@@ -18,6 +18,8 @@ import threading
 import time
 from contextlib import suppress
 
+import psycopg2
+
 from ._libpq cimport (
     PGRES_COPY_BOTH,
     PGRES_COPY_IN,
@@ -151,19 +153,26 @@ cdef class _Blocking(_Request):
             pq.freeCancel(self.cancel)
 
     cdef int start(self) except -1:
-        if not self.running and self.cancel != NULL:
+        if not self.running and self.possible():
             self.running = True
             if _in_thread(self) is None:
                 self.running = False
         return 0
 
+    cdef bint possible(self) except -1:
+        return self.cancel != NULL
+
     cdef bint pending(self) except -1:
         return self.running
 
-    def __call__(self):
+    cdef int send(self) except -1:
         cdef char error[256]
         with nogil:
             pq.cancel(self.cancel, error, sizeof(error))
+        return 0
+
+    def __call__(self):
+        self.send()
         self.running = False
         told, self.told = self.told, None
         if told is not None:
@@ -183,9 +192,28 @@ cdef class _Blocking(_Request):
         return 0
 
 
-cdef _Request _request(PGconn *conn):
+cdef class _ByPsycopg(_Blocking):
+    """psycopg2's cancel(), for want of libpq's functions. It holds the GIL meanwhile."""
+
+    cdef object raw
+
+    cdef bint possible(self) except -1:
+        return True
+
+    cdef int send(self) except -1:
+        with suppress(psycopg2.Error):
+            self.raw.cancel()
+        return 0
+
+
+cdef _Request _request(PGconn *conn, raw=None):
     cdef _Driven driven
     cdef _Blocking blocking
+    cdef _ByPsycopg asking
+    if conn == NULL:
+        asking = _ByPsycopg()
+        asking.raw = raw
+        return asking
     if pq.cancelCreate != NULL:
         driven = _Driven()
         driven.conn = pq.cancelCreate(conn)
@@ -202,18 +230,22 @@ cdef class Stopper:
     is under way hits whatever runs when it arrives, so nothing may be sent meanwhile.
 
     told: is told whether one is under way.
+    waiter: a future; when it is done, what runs is another's. None if whoever asks looks to that.
     """
 
     def __cinit__(self, loop, told):
         self.loop, self.told = loop, told
         self.delay = AGAIN
 
-    cdef int start(self, PGconn *conn) except -1:
-        self.request = _request(conn)
+    cdef int start(self, PGconn *conn, raw) except -1:
+        """raw: is asked where `conn` is NULL."""
+        self.request = _request(conn, raw)
         self.ask()
         return 0
 
     def ask(self):
+        if self.waiter is not None and self.waiter.done():
+            return
         self.timer = self.loop.call_later(self.delay, self.ask)
         self.delay *= 2
         if not self.watching:

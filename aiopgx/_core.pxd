@@ -56,6 +56,9 @@ cdef class Wire(Link):
     cdef int resting                # the transaction status before housekeeping was sent
     cdef public object shared       # the session of requests that name none; or None
     cdef bint sated                 # see _is_sated()
+    cdef public bint prepared       # so is a two-phase transaction: nothing may be executed
+    cdef int gates                  # cancel requests under way: nothing is sent
+    cdef public object stopped      # the futures of what the last one may hit
     cdef bint pushing               # the queue is looked at in the loop's next step
     # one timer a connection, which is armed again when it fires before the deadline
     cdef double deadline            # the first of the requests'
@@ -63,6 +66,8 @@ cdef class Wire(Link):
     cdef object timer
 
     cpdef object refusal(self, str caller, session=*)
+    cpdef object misplaced(self, str caller)
+    cdef int gate(self, bint shut) except -1
     cdef object put(self, Request request, timeout)
     cdef object put_soon(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)

@@ -1,5 +1,6 @@
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import psycopg2
 
@@ -8,13 +9,16 @@ from .utils import ClosableQueue
 
 def check_timeout(timeout: Any) -> int: ...
 
+class _Inbox(Protocol):
+    def put_nowait(self, notify: Any, /) -> None: ...
+
 class Wire:
     plans: Plans | None
     def __init__(
         self,
         raw: Any,
         loop: asyncio.AbstractEventLoop,
-        inbox: asyncio.Queue[Any],
+        inbox: _Inbox,
         notifies: ClosableQueue,
         cancel_timeout: float,
     ) -> None: ...
@@ -45,7 +49,10 @@ class Wire:
     def ending(self) -> asyncio.Future[Any] | None: ...
     @property
     def status(self) -> int: ...
-    def refusal(self, caller: str, session: Any = None) -> RuntimeError | None: ...
+    prepared: bool
+    def refusal(self, caller: str, session: Any = None) -> Exception | None: ...
+    stopped: Sequence[asyncio.Future[Any]]
+    def misplaced(self, caller: str) -> RuntimeError | None: ...
     def connect(self, timeout: float | None) -> asyncio.Future[list[BaseException | None]]: ...
     def abandon(self, waiter: asyncio.Future[Any]) -> bool: ...
     def give_up(self, waiter: asyncio.Future[Any], error: BaseException) -> bool: ...

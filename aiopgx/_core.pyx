@@ -127,6 +127,7 @@ cdef class Wire(Link):
     def __cinit__(self):
         self.deadline = NEVER
         self.waiting = deque()
+        self.stopped = ()
 
     # What the rooms above ask
 
@@ -164,8 +165,24 @@ cdef class Wire(Link):
     cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.
 
+        So for everything behind tpc_prepare().
         session: whose requests wait for each other instead.
         """
+        if self.is_forked() or _get_running_loop() is not self.loop:
+            return self.misplaced(caller)
+        if self.prepared:
+            return psycopg2.ProgrammingError(
+                f"{caller.rpartition('.')[2]} cannot be used with a prepared two-phase transaction")
+        if session is None:
+            session = self.shared
+        if self.users > 0 and (session is None or not self._all_of(session)):
+            return RuntimeError(
+                f"{caller}() called while another coroutine "
+                f"is already waiting for incoming data")
+        return None
+
+    cpdef object misplaced(self, str caller):
+        """The error for the use in another process or loop, or None."""
         if self.is_forked():
             return RuntimeError(
                 f"{caller}() called in a forked child process: a connection can't be shared "
@@ -173,12 +190,6 @@ cdef class Wire(Link):
         if _get_running_loop() is not self.loop:
             return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
-        if session is None:
-            session = self.shared
-        if self.users > 0 and (session is None or not self._all_of(session)):
-            return RuntimeError(
-                f"{caller}() called while another coroutine "
-                f"is already waiting for incoming data")
         return None
 
     cdef bint _all_of(self, session) except -1:
@@ -272,7 +283,8 @@ cdef class Wire(Link):
         if self.state == CLOSED:
             raise self.closed_error("connection already closed")
         self._accept(request, timeout)
-        if self.state == IDLE and not self.waiting and request.turn(self) == GO:
+        if self.state == IDLE and not self.gates and not self.waiting \
+                and request.turn(self) == GO:
             self._start(request)
         else:
             self._append(request)
@@ -296,6 +308,17 @@ cdef class Wire(Link):
             self._go_on()
         except BaseException as error:
             self._broken_off(error)
+
+    cdef int gate(self, bint shut) except -1:
+        """While a cancel request is under way, which `stopped` may feel, nothing is sent."""
+        if shut:
+            self.gates += 1
+            self.stopped = [(<Request>request).waiter for request in self._queue()
+                            if (<Request>request).begun]
+        else:
+            self.gates -= 1
+            self._push()
+        return 0
 
     cdef bint sync(self) noexcept:
         """Put a Sync behind what is sent in pipeline mode. 0 if libpq can't."""
@@ -385,8 +408,8 @@ cdef class Wire(Link):
         """Send what can be sent now."""
         cdef Request request
         cdef bint unflushed = False
-        while self.waiting and (self.state == IDLE or self.piping) and not self.is_forked() \
-                and _get_running_loop() is self.loop:
+        while self.waiting and not self.gates and (self.state == IDLE or self.piping) \
+                and not self.is_forked() and _get_running_loop() is self.loop:
             request = self._next() if self.head is None else self._next_piped()
             if request is None:
                 break
@@ -491,6 +514,8 @@ cdef class Wire(Link):
         self.users -= not request.housekeeping
         if self.head is None and self.state != CLOSED:
             self.state = IDLE
+        if not self.reading:
+            self.resume()               # it had enough; what follows has not
         if not self.users and self.head is None:
             self.deadline = NEVER
         elif not self.piping or self.head.housekeeping:
@@ -796,9 +821,3 @@ cdef class Wire(Link):
             return 0
         self.piping = False
         return 1
-
-
-
-
-
-

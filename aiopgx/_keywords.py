@@ -15,23 +15,23 @@ _ELSEWHERE = {
     "init": "on_connect",
     "configure": "on_connect",
     "max_inactive_connection_lifetime": "pool_recycle",
-    "max_idle": "pool_recycle",
     "max_size": "maxsize",
     "min_size": "minsize",
     "prepared_statement_cache_size": "prepared_max",
     "prepared_statement_name_func": "nothing, names are never used again",
     "server_settings": "options='-c name=value'",
-    "setup": "on_connect",
+    "setup": "check",
     "ssl": "sslmode",
     "statement_cache_size": "prepared_max, or prepare_threshold=None",
     "username": "user",
 }
 _OURS = """
-    cancel_timeout cursor_factory dsn echo enable_hstore enable_json enable_uuid maxsize minsize
-    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled slow_query timeout
-    tracer
+    cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid guard
+    max_buffer max_idle max_in_flight max_lifetime max_waiting maxsize minsize name notifies_max
+    on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled reconnect_timeout
+    reset slow_query timeout tracer
 """
-_LIBPQ = """
+LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode
     host hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname
     load_balance_hosts options passfile password port replication requirepeer service sslcert
@@ -61,5 +61,5 @@ def _known(name: str) -> bool:
 def _meant(name: str) -> str:
     if name in _ELSEWHERE:
         return f": use {_ELSEWHERE[name]}"
-    close = difflib.get_close_matches(name, (_OURS + _LIBPQ).split(), 1)
+    close = difflib.get_close_matches(name, (_OURS + LIBPQ).split(), 1)
     return "".join(f": did you mean {other}?" for other in close)

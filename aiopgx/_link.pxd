@@ -20,7 +20,7 @@ cdef class Link:
     cdef tuple farewell             # the server's last words to an idle connection, and SQLSTATE
     cdef object codec               # decodes texts
     cdef bint plain                 # simple parameters need not go through psycopg2
-    cdef object inbox
+    cdef public object inbox        # put_nowait(notify)
     cdef object notifies
     cdef object plain_cursor        # see control()
     cdef PGconn *conn               # borrowed from raw: valid while raw is open

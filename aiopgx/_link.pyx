@@ -6,6 +6,8 @@ Wire says what becomes of it: ready() when the socket is, end() when nothing com
 """
 
 import os
+import select
+import selectors
 import weakref
 from asyncio import _get_running_loop
 from contextlib import suppress
@@ -75,7 +77,28 @@ cdef int _evict(int fd, object loop) except -1:
 def _after_fork():
     global _forks
     _forks += 1
+    for loop in {(<Link>link).loop for link in _watchers.values()}:
+        with suppress(Exception):
+            _let_go_of_parent(loop)
     _watchers.clear()
+
+
+cdef int _let_go_of_parent(loop) except -1:
+    """Give a loop of the parent's, in the child, an epoll of its own.
+
+    The kernel has one for both: what the child's end takes out of it, the parent hears no more of.
+    """
+    cdef object number = None
+    if not hasattr(select, "epoll"):
+        return 0                    # a kqueue is not inherited
+    if hasattr(loop, "_get_backend_id"):        # uvloop
+        number = loop._get_backend_id()
+    elif isinstance(getattr(loop, "_selector", None), selectors.EpollSelector):
+        number = loop._selector.fileno()
+    if number is not None and number >= 0:
+        with select.epoll() as own:
+            os.dup2(own.fileno(), number, inheritable=False)
+    return 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -295,10 +318,12 @@ cdef class Link:
         return 0
 
     def _on_readable(self):
-        self.ready(False)
+        if self.forks == _forks:    # else what comes is the parent's
+            self.ready(False)
 
     def _on_writable(self):
-        self.ready(True)
+        if self.forks == _forks:
+            self.ready(True)
 
     def _on_unflushed(self):
         # not a watched socket: `raw.close()` in the same step would make libuv abort the process

@@ -5,17 +5,40 @@ left to do. What the pool holds may be anything: no argument is typed, so that p
 of connections are welcome.
 
 Whenever other code can run, `_free` is empty or no waiter is pending.
+
+What is taken and given back is safe from KeyboardInterrupt, which Python raises behind calls and at
+the beginning of functions of its own, and never within compiled code.
 """
 
 import asyncio
 from collections import deque
 
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
 cdef extern from "_frames.h":
     pass
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #ifdef _WIN32
+    #include <windows.h>
+    static double aiopgx_now(void) { return GetTickCount64() * 1e-3; }
+    #else
+    static double aiopgx_now(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return t.tv_sec + t.tv_nsec * 1e-9;
+    }
+    #endif
+    """
+    double monotonic "aiopgx_now"() noexcept
 
 cdef object running_loop = asyncio._get_running_loop
 
 cdef double NEVER = float("-inf")
+
+cdef int IDLE = TRANSACTION_STATUS_IDLE
 
 # Seconds after which a connection is looked at before it is given out again: the loop may not have
 # noticed its end while it rested.
@@ -46,8 +69,19 @@ cdef class PoolCore:
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
     cdef public dict _clearing      # connections that come back: future of their last portal -> it
     cdef public set _leaving        # futures of closed connections whose queries the server still runs
+    cdef public object _released    # a future that is done: release() has nothing more to do
     cdef public bint _closing
     cdef public bint _closed
+    cdef public bint _hooked        # what comes back goes through _take_back()
+    cdef public object _tracing     # is told of each use, or None
+    cdef public object _wake        # in debug mode, called with what is taken
+    cdef public bint _crowded       # resize() has left more than there may be: some are in use
+    cdef public Py_ssize_t _unused  # the least that were free at any time since it was set
+    # statistics
+    cdef public object _stats
+    cdef public Py_ssize_t _requests
+    cdef double usage               # seconds that connections were in use, summed up, until...
+    cdef double usage_at
 
     def __cinit__(self, *args, **kwargs):
         self._free = deque()
@@ -100,12 +134,21 @@ cdef class PoolCore:
                 + len(self._clearing) + len(self._leaving) + len(self._shared))
 
     def _check_loop(self):
-        """Raise RuntimeError in another event loop: futures made there would never be woken."""
+        """Raise RuntimeError in another event loop or thread: nobody would be woken."""
         loop = running_loop()
-        if loop is not self._loop and loop is not None:
-            raise RuntimeError("the pool belongs to another event loop")
+        if loop is not self._loop and (loop is not None or self._loop.is_running()):
+            raise RuntimeError(
+                "the pool belongs to another event loop" if loop is not None else
+                "the event loop of the pool runs in another thread: "
+                "use its call_soon_threadsafe() or asyncio.run_coroutine_threadsafe()")
 
-    def _take_good(self):
+    @property
+    def _good(self):
+        """The same as _take_good(), for a request. No call: see the module about those."""
+        self._requests += 1
+        return self._take_good()
+
+    cpdef object _take_good(self):
         """Return a free connection, which is now in use; None if there is none.
 
         Those that are closed, were unused for too long or have died unseen are closed and dropped.
@@ -118,12 +161,41 @@ cdef class PoolCore:
         self._drop_stale(oldest)
         while self._free:
             conn = self._free.popleft()
-            self._used.add(conn)
+            self._use(conn)
             if now - <double>conn.last_usage < RESTED or looks_alive(conn):
+                if len(self._free) < self._unused:
+                    self._unused = len(self._free)
                 return conn
-            self._used.remove(conn)
+            self._unuse(conn)
+            self._stats.connections_lost += 1
             conn.close()
         return None
+
+    cdef int _use(self, conn) except -1:
+        self._clock()
+        self._used.add(conn)
+        if self._wake is not None:
+            self._wake(conn)
+        return 0
+
+    def _unuse(self, conn):
+        self._clock()
+        self._used.remove(conn)
+
+    cdef void _clock(self) noexcept:
+        """Count the time until now, before `_used` changes."""
+        cdef double now = monotonic()
+        self.usage += len(self._used) * (now - self.usage_at)
+        self.usage_at = now
+
+    def _used_for(self, reset):
+        """Seconds that connections were in use, summed up, since the last call with reset=True."""
+        cdef double usage
+        self._clock()
+        usage = self.usage
+        if reset:
+            self.usage = 0
+        return usage
 
     cdef int _drop_stale(self, double oldest) except -1:
         stale = []
@@ -131,6 +203,7 @@ cdef class PoolCore:
             if conn.closed or (oldest != NEVER and <double>conn.last_usage < oldest):
                 stale.append(conn)
         for conn in stale:
+            self._stats.connections_lost += bool(conn.closed)
             self._free.remove(conn)
             conn.close()        # a closed one, too: who closed its `raw` left our side of it open
         return 0
@@ -147,18 +220,59 @@ cdef class PoolCore:
             self._terminated.remove(conn)
             return None
         assert conn in self._used, (conn, self._used)
-        self._used.remove(conn)
+        self._unuse(conn)
         return conn
+
+    def release(self, conn):
+        """Give a connection back. This happens at the call; what is returned need not be awaited.
+
+        A connection with an open or a prepared transaction, or with callbacks of `add_listener()`,
+        is closed, with a ResourceWarning. One with open server-side cursors, or with a stream that
+        was left early, is free once they have ended; so is one of a pool with `reset=`, once it is reset. Raises AssertionError if the connection is
+        not one in use of this pool, RuntimeError in another thread than the event loop's.
+        """
+        if self._tracing is not None:
+            self._tracing.release(conn)
+        conn = self._put_back(conn)
+        if conn is None:
+            return self._released
+        try:
+            wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
+            if self._hooked or wire is None or wire.ending is not None \
+                    or conn._portals is not None or conn._left is not None or wire.closed or <int>wire.status != IDLE \
+                    or not self._keep(conn):
+                return self._take_back(conn)
+        except BaseException:
+            self._rescue(conn)
+            raise
+        return self._released
+
+    cdef int _rescue(self, conn) except -1:
+        """What came back is nowhere, after KeyboardInterrupt."""
+        if conn not in self._free and conn not in self._used \
+                and conn not in self._clearing.values():
+            conn.close()
+        return 0
+
+    def _cut(self):
+        """End the use of all connections, whose holders will release them yet."""
+        self._clock()
+        self._terminated |= self._used
+        self._used.clear()
 
     def _keep(self, conn):
         """Give a connection to the first waiter, or make it free. False if nobody needs it."""
+        if self._crowded:
+            self._crowded = self._free.maxlen is not None and self.count() >= self._free.maxlen
+            if self._crowded:
+                return False
         sharing = self._sharing
         if sharing is not None and sharing.owed and sharing.take(self, conn):
             return True
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                self._used.add(conn)
+                self._use(conn)
                 waiter.set_result(conn)
                 if sharing is not None:
                     sharing.passed_by()
@@ -169,6 +283,22 @@ cdef class PoolCore:
             return False
         self._free.append(conn)
         return True
+
+    def _limit(self, minsize, maxsize):
+        """Set the sizes. Return what is to be closed: free connections that are too many."""
+        surplus = []
+        limit = maxsize or None
+        while limit is not None and self._free and self.count() > limit:
+            surplus.append(self._free.popleft())
+        self._free = deque(self._free, limit)
+        self._minsize = minsize
+        self._crowded = limit is not None and self.count() > limit
+        return surplus
+
+    @property
+    def _waiting(self):
+        """How many acquires wait."""
+        return sum([1 for waiter in self._waiters if not waiter.done()])
 
     @property
     def _may_grow(self):
@@ -220,6 +350,5 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                waiting = sum([1 for other in self._waiters if not other.done()])
-                return task if len(self._connects) > waiting else None
+                return task if len(self._connects) > self._waiting else None
         return None

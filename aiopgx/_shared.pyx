@@ -285,7 +285,7 @@ cdef class Sharing:
         conn = pool._take_good()
         if conn is None:
             return None
-        pool._used.remove(conn)
+        pool._unuse(conn)
         lane = self.open(pool, conn)
         if lane is None:
             (<Ticket>self.queue.popleft()).give(ALONE)

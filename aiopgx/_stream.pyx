@@ -175,7 +175,7 @@ cdef class Stream(Statement):
             wire.resume()
             if self.before != INTRANS:
                 self.stopper = Stopper(wire.loop, self.asked)
-                self.stopper.start(wire.conn)
+                self.stopper.start(wire.conn, wire.raw)
 
     def asked(self, under_way):
         """Whether a cancel request is under way."""

@@ -50,6 +50,7 @@ cdef extern from *:
 
 cdef type CursorType = psycopg2.extensions.cursor
 cdef type ConnectionType = psycopg2.extensions.connection
+cdef type XidType = psycopg2.extensions.Xid
 cdef type CasterType = type(psycopg2._psycopg.STRING)
 
 
@@ -125,6 +126,18 @@ cdef void set_field(PyObject **field, object value) noexcept:
     Py_INCREF(value)
     field[0] = <PyObject *>value
     Py_XDECREF(old)
+
+
+def fill_xid(object xid, prepared, owner, database):
+    """Set what psycopg2's tpc_recover() tells of a transaction ID besides its parts; return it."""
+    cdef Py_ssize_t offset
+    cdef char *inside = <char *><PyObject *>xid
+    for name, value in (("prepared", prepared), ("owner", owner), ("database", database)):
+        offset = member_offset(vars(XidType)[name])
+        if type(xid) is not XidType or offset < 0:
+            raise psycopg2.NotSupportedError("the inside of this psycopg2's Xid is not known")
+        set_field(<PyObject **>(inside + offset), value)
+    return xid
 
 
 cdef object _genuine(object stand_in, type cls):

@@ -15,12 +15,18 @@ from typing import Any, overload
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+from psycopg2.extensions import STATUS_BEGIN, STATUS_PREPARED, TRANSACTION_STATUS_IDLE
 
+from . import two_phase
+from ._cancel import LAST
 from ._core import Wire
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
+from ._redact import make_clear, without_passwords
+from ._stop import stop
 from ._traced import TracedCursor, TracedNamedCursor
 from .cursor import Cursor, _close_cursor
 from .hosts import connect_timeout, connect_to_first, expired, plan
+from .inbox import Inbox
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
 from .tracing import STATEMENTS, Tracer, Tracing, tracing_of
@@ -36,6 +42,7 @@ from .transaction import (
 from .utils import (
     ClosableQueue,
     _ContextManager,
+    bounded,
     create_completed_future,
     get_running_loop,
     trim,
@@ -82,6 +89,7 @@ def connect(
     raise_query_canceled: bool = False,
     prepare_threshold: int | None = PREPARE_THRESHOLD,
     prepared_max: int | None = DEFAULT_MAXIMUM,
+    notifies_max: int | None = None,
     tracer: Tracer | Sequence[Tracer] | None = None,
     slow_query: float | None = None,
     **kwargs: Any,
@@ -105,6 +113,9 @@ def connect(
         docs/prepared.md. New in aiopgx, by psycopg 3's name.
     prepared_max: how many statements stay prepared on a connection; None for no limit. New in
         aiopgx, by psycopg 3's name.
+    notifies_max: how many notifications may be unread; None for no limit. Those that come then are
+        thrown away, and in their place `notifies.get()` raises an `OperationalError` that tells how
+        many; the connection goes on. New in aiopgx.
     tracer: a function, or a list of them, that is told of all operations: see
         `aiopgx.tracing.Tracer` and docs/observability.md. New in aiopgx.
     slow_query: seconds; a statement that takes as long is logged at level WARNING, without its
@@ -123,16 +134,22 @@ def connect(
         raise_query_canceled=raise_query_canceled,
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
+        notifies_max=notifies_max,
         tracer=tracer,
         slow_query=slow_query,
         **kwargs,
     )
-    return _ContextManager[Connection](connection, disconnect)
+    return _ContextManager[Connection](connection, disconnect, _drop)
 
 
 async def disconnect(c: "Connection") -> None:
     """Close a connection."""
     await c.close()
+
+
+async def _drop(c: "Connection") -> None:
+    """Close a connection because of an exception, which is to be seen at once."""
+    c.close()
 
 
 class Connection:
@@ -146,6 +163,8 @@ class Connection:
     _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
+    _left: str | None = None  # see _note_left()
+    _xid: psycopg2.extensions.Xid | None = None  # of the two-phase transaction that is open
     _tracing: Tracing | None = None  # if somebody wants to be told
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
@@ -161,6 +180,7 @@ class Connection:
         raise_query_canceled: bool = False,
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
+        notifies_max: int | None = None,
         tracer: Tracer | Sequence[Tracer] | None = None,
         slow_query: float | None = None,
         **kwargs: Any,
@@ -172,6 +192,7 @@ class Connection:
         )
         if not isinstance(cancel_timeout, (int, float)) or not cancel_timeout > 0:
             raise ValueError(f"cancel_timeout must be a number of seconds, not {cancel_timeout!r}")
+        self._notifies_max = _checked("notifies_max", notifies_max)
         self._enable_json = enable_json
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
@@ -185,12 +206,14 @@ class Connection:
         self._cancel_timeout = cancel_timeout
         self._raise_query_canceled = bool(raise_query_canceled)
         self._arguments = (dsn, kwargs)
-        self._plan = plan(dsn, kwargs)
-        if self._plan is None:
-            self._open()
-            self._dsn = self._conn.dsn
-        else:
-            self._dsn = self._plan.dsn
+        try:
+            self._plan = plan(dsn, kwargs)
+            if self._plan is None:
+                self._open()
+        except psycopg2.Error as error:
+            make_clear(error, dsn)
+            raise
+        self._dsn = without_passwords(self._conn.dsn if self._plan is None else self._plan.dsn)
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
@@ -207,7 +230,8 @@ class Connection:
         assert self._conn.isexecuting(), "Is conn an async at all???"
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._notifies = ClosableQueue(queue, self._loop)
-        self._wire = Wire(self._conn, self._loop, queue, self._notifies, self._cancel_timeout)
+        self._inbox = Inbox(self, queue, self._notifies_max)
+        self._wire = Wire(self._conn, self._loop, self._inbox, self._notifies, self._cancel_timeout)
         self._wire.plans = self._plans
 
     async def _reach(self) -> None:
@@ -245,7 +269,7 @@ class Connection:
             error = expired(raw)
         return error
 
-    def _refusal(self) -> RuntimeError | None:
+    def _refusal(self) -> Exception | None:
         """The error for connecting twice, or in another event loop or process."""
         if self._begun:
             return RuntimeError("connect() called on a connection that was connected before")
@@ -265,6 +289,9 @@ class Connection:
         try:
             try:
                 await self._reach()
+            except psycopg2.Error as error:
+                make_clear(error, self._arguments[0])
+                raise
             finally:
                 del self._arguments  # there may be a password in them
             oids = await self._get_oids() if self._enable_hstore else None
@@ -291,9 +318,7 @@ class Connection:
 
     async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The OIDs of hstore and of its array, in each schema that has the extension."""
-        # a plain cursor: the connection's own factory may give rows of any kind
-        impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
-        cursor = Cursor(self, impl, self._timeout, self._echo)
+        cursor = self._plain_cursor(self._timeout)
         try:
             await cursor.execute(
                 "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
@@ -304,6 +329,21 @@ class Connection:
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     # Cursors
+
+    def _plain_cursor(self, timeout: float | None) -> Cursor:
+        """A cursor of our own: the connection's factory may give rows of any kind."""
+        if self._wire.closed:
+            raise self._wire.closed_error("connection already closed")
+        impl = self._conn.cursor(cursor_factory=psycopg2.extensions.cursor)
+        return Cursor(self, impl, timeout, self._echo)
+
+    async def _command(self, operation: str | bytes, timeout: float | None = None) -> None:
+        """Execute something on behalf of a method."""
+        cursor = self._plain_cursor(self._timeout if timeout is None else timeout)
+        try:
+            await cursor._command(operation)
+        finally:
+            cursor.close()
 
     @overload
     def cursor(
@@ -458,16 +498,72 @@ class Connection:
             return True  # about to connect to the first of several servers
         return self._wire.executing
 
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """Stop the statement that is being executed, and wait until it has ended; psycopg2's name.
+
+        Whoever executes it gets `psycopg2.errors.QueryCanceled`, and the connection stays open. It
+        is sure not to hit a later statement: those wait meanwhile. In a `pipeline()` it may be any
+        of those that were sent. Does nothing if nothing is being executed.
+
+        timeout: seconds, the connection's `cancel_timeout` if None. When they are over,
+            `asyncio.TimeoutError` is raised; the statement runs on, except where the server has not
+            even taken the request: then the connection is closed. New in aiopgx.
+        """
+        refusal = self._wire.misplaced("cancel")
+        if refusal is not None:
+            raise refusal
+        if self.closed:
+            raise self._wire.closed_error("connection already closed")
+        limit = self._cancel_timeout if timeout is None else timeout
+        stopping = stop(self._wire, limit)
+        if stopping is None:
+            return
+        await asyncio.wait([stopping.done])
+        if not stopping.done.result():
+            raise asyncio.TimeoutError(f"the server has not stopped the statement in {limit:g} s")
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Make the session as good as new; asyncpg's and psycopg2's name.
+
+        Rolls back, and then DISCARD ALL: settings, LISTENs, temporary tables, advisory locks,
+        prepared statements and server-side cursors are gone, and with them the callbacks of
+        add_listener() and unread notifications. A prepared two-phase transaction stays prepared.
+
+        timeout: seconds for each of the two statements, the connection's if None. New in aiopgx.
+        """
+        wire = self._wire
+        self._refuse_in_pipeline("reset")
+        prepared, wire.prepared = wire.prepared, False
+        try:
+            if wire.status != TRANSACTION_STATUS_IDLE:
+                await self._command("ROLLBACK", timeout)
+            await self._command("DISCARD ALL", timeout)
+        except BaseException:
+            wire.prepared = prepared
+            raise
+        self._xid = None
+        self._inbox.reset()
+        self._note_left()
+
+    def _refuse_in_pipeline(self, name: str) -> None:
+        if self._wire.shared is not None:
+            raise psycopg2.ProgrammingError(f"{name} cannot be used in a pipeline")
+
     # Closing
 
     def close(self) -> "asyncio.Future[None]":
         """Close the connection. Takes effect at the call; awaiting the result is allowed.
 
         A query in flight is cancelled on the server, and whoever waits for it gets an
-        `psycopg2.OperationalError`. An open transaction is lost.
+        `psycopg2.OperationalError`. An open transaction is lost. Whoever awaits the result waits
+        until the server has stopped the query, a second at most.
         """
-        if self._wire is not None:
-            self._wire.close()
+        wire = self._wire
+        if wire is not None:
+            wire.close()
+            leaving = wire.leaving
+            if leaving is not None and asyncio._get_running_loop() is self._loop:
+                return bounded(self._loop, leaving, LAST)
         return create_completed_future(self._loop)
 
     @property
@@ -484,7 +580,9 @@ class Connection:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self.close()
+        closing = self.close()
+        if exc_type is None:  # else it is to be seen at once
+            await closing
 
     def __del__(self) -> None:
         wire = self._wire
@@ -515,9 +613,39 @@ class Connection:
     def notifies(self) -> ClosableQueue:
         """The notifications of LISTEN: `await conn.notifies.get()`, `async for`.
 
-        It raises `psycopg2.OperationalError` when the connection is gone.
+        It raises `psycopg2.OperationalError` when the connection is gone. From the first use of
+        this attribute on it gets those, too, that are given to the callbacks of add_listener().
         """
+        self._inbox.wanted = True
         return self._notifies
+
+    async def add_listener(
+        self, channel: str, callback: "Callable[[Connection, int, str, str], object]"
+    ) -> None:
+        """Listen to a channel: `callback(connection, pid, channel, payload)` for each notification.
+
+        asyncpg's method. A coroutine function runs in a task of its own. What a callback raises is
+        told to the loop's exception handler. In a transaction LISTEN takes effect with COMMIT. New
+        in aiopgx.
+
+        channel: its name as it is: LISTEN is sent with the name quoted.
+        """
+        await self._inbox.add(self, channel, callback)
+
+    async def remove_listener(
+        self, channel: str, callback: "Callable[[Connection, int, str, str], object]"
+    ) -> None:
+        """End what add_listener() began; the last callback of a channel is followed by UNLISTEN.
+
+        Nothing is done if it was not added, or the connection is closed. New in aiopgx.
+        """
+        await self._inbox.remove(self, channel, callback)
+
+    def _note_left(self) -> None:
+        """Note what the next user must not find: callbacks, a prepared transaction."""
+        self._left = self._inbox.left
+        if self._wire.prepared:
+            self._left = f"Prepared transaction {self._xid} left"
 
     @property
     def notices(self) -> list[str]:
@@ -535,7 +663,7 @@ class Connection:
     @property
     def dsn(self) -> str:
         """The connection string, without the password."""
-        return self._dsn  # type: ignore[no-any-return]
+        return self._dsn
 
     @property
     def timeout(self) -> float | None:
@@ -627,7 +755,9 @@ class Connection:
 
     @property
     def status(self) -> int:
-        """psycopg2's status of the connection."""
+        """psycopg2's status of the connection; STATUS_BEGIN only in a two-phase transaction."""
+        if self._xid is not None:
+            return int(STATUS_PREPARED if self._wire.prepared else STATUS_BEGIN)
         status: int = self._conn.status
         return status
 
@@ -649,6 +779,33 @@ class Connection:
         """Return a transaction ID for two-phase commit."""
         return self._conn.xid(format_id, gtrid, bqual)
 
+    # Two-phase commit; new in aiopgx, as psycopg2's synchronous connections have it
+
+    async def tpc_begin(self, xid: Any) -> None:
+        """Open a two-phase transaction. xid: what xid() returned, or a str."""
+        await two_phase.begin(self, xid)
+
+    async def tpc_prepare(self) -> None:
+        """Prepare the transaction: the server keeps it, also if the connection is lost.
+
+        Until tpc_commit() or tpc_rollback() nothing can be executed. Raises
+        `psycopg2.errors.InFailedSqlTransaction` if an error had aborted the transaction, which is
+        then over; psycopg2 says nothing.
+        """
+        await two_phase.prepare(self)
+
+    async def tpc_commit(self, xid: Any = None) -> None:
+        """Commit the transaction, prepared or not; with an xid, one that was prepared anywhere."""
+        await two_phase.finish(self, "COMMIT", xid)
+
+    async def tpc_rollback(self, xid: Any = None) -> None:
+        """Roll the transaction back, prepared or not; with an xid, as tpc_commit()."""
+        await two_phase.finish(self, "ROLLBACK", xid)
+
+    async def tpc_recover(self) -> list[Any]:
+        """Return the IDs of the prepared transactions of the server, of all databases."""
+        return await two_phase.recover(self)
+
     # What connections in autocommit refuse: a silent no-op would lose data
 
     async def commit(self) -> None:
@@ -656,27 +813,6 @@ class Connection:
 
     async def rollback(self) -> None:
         raise _refused("rollback")
-
-    async def tpc_begin(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_begin")
-
-    async def tpc_prepare(self) -> None:
-        raise _refused("tpc_prepare")
-
-    async def tpc_commit(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_commit")
-
-    async def tpc_rollback(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("tpc_rollback")
-
-    async def tpc_recover(self) -> None:
-        raise _refused("tpc_recover")
-
-    async def cancel(self) -> None:
-        raise _refused("cancel")
-
-    async def reset(self) -> None:
-        raise _refused("reset")
 
     async def set_session(self, *args: Any, **kwargs: Any) -> None:
         raise _refused("set_session")

@@ -248,7 +248,7 @@ class Cursor:
             raise ValueError(f"size must be a positive number of rows, not {size!r}")
         return self._row_stream(self, operation, parameters, size, timeout)
 
-    async def _command(self, operation: str) -> None:
+    async def _command(self, operation: str | bytes) -> None:
         """Execute something on behalf of a method; this cursor does not show it."""
         refusal = self._wire.refusal("cursor.execute", self._session)
         if refusal is not None:
@@ -342,7 +342,9 @@ class Cursor:
             self._conn.close()
             self._psycopg.close()
         elif isinstance(exc, QueryCanceledError) and not (
-            self._raises_canceled or self._conn._raise_query_canceled
+            self._raises_canceled
+            or self._conn._raise_query_canceled
+            or waiter in self._wire.stopped  # by Connection.cancel()
         ):
             # aiopg's way: the task sees its query cancelled as if it were cancelled itself
             self._wire.loop.call_exception_handler(

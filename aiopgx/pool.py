@@ -6,6 +6,7 @@ connect, runs in a task of its own and its result goes to whoever waits first.
 
 import asyncio
 import inspect
+import math
 import sys
 import warnings
 import weakref
@@ -17,16 +18,30 @@ from typing import Any, TypeVar
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from ._buffers import find, held
+from ._cancel import LAST
+from ._core import check_timeout
 from ._pool import PoolCore, status_of
+from ._pool_contexts import (
+    _exit,
+    _PoolConnectionContextManager,
+    _PoolCursor,
+    _PoolCursorContextManager,
+)
 from ._shared import Sharing
-from .connection import TIMEOUT, Connection, Cursor, connect
+from ._stats import Stats, collect
+from .connection import TIMEOUT, Connection, connect
+from .connection import Cursor as Cursor
 from .cursor import _close_cursor
+from .guard import guarded, renewed, rest, wake
 from .log import logger
+from .pool_hooks import acquire_checked, pass_on, release_reset
+from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
 from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
 
-_OnConnect = Callable[[Connection], Awaitable[Any]]
+_Hook = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
 
 _CLOSED = "Cannot acquire connection after closing pool"
@@ -44,7 +59,16 @@ def create_pool(
     enable_hstore: bool = True,
     enable_uuid: bool = True,
     echo: bool | str = False,
-    on_connect: _OnConnect | None = None,
+    on_connect: _Hook | None = None,
+    name: str | None = None,
+    check: _Hook | None = None,
+    reset: _Hook | None = None,
+    max_waiting: int = 0,
+    max_lifetime: float | None = None,
+    max_idle: float | None = None,
+    reconnect_timeout: float | None = None,
+    max_buffer: int | None = None,
+    guard: bool = False,
     **kwargs: Any,
 ) -> "_ContextManager[Pool]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
@@ -56,6 +80,23 @@ def create_pool(
         -1 is never.
     max_in_flight: how many statements of `execute()` may share a connection.
     on_connect: a coroutine function, called with each new connection before it is given out.
+
+    What follows is new in aiopgx and off by default, most of it by psycopg_pool's names. See
+    docs/pool.md.
+
+    name: of the pool, in logs and in its repr.
+    check: a coroutine function, called with a connection before `acquire()` gives it out; one for
+        which it raises is replaced. `aiopgx.check_connection` asks the server.
+    reset: a coroutine function, called with a connection that was released, before anyone else
+        gets it; one for which it raises, or takes longer than `timeout`, is closed.
+        `aiopgx.discard_all` makes the session as good as new.
+    max_waiting: so many acquires may wait; the next raises `TooManyRequests`. 0 is no limit.
+    max_lifetime: seconds after which a connection is replaced, up to 5% less at random.
+    max_idle: seconds after which connections above minsize that were not needed are closed.
+    reconnect_timeout: seconds in which failed connects are repeated, with growing pauses, before
+        those who wait get the error. Lost connections are replaced in the background.
+    max_buffer: bytes; a released connection whose buffers have grown larger is closed.
+    guard: refuse the use of a connection, and of its cursors, after its release.
 
     Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
     connections are used. A connection that was closed with a query in flight keeps
@@ -73,6 +114,15 @@ def create_pool(
         on_connect=on_connect,
         pool_recycle=pool_recycle,
         max_in_flight=max_in_flight,
+        name=name,
+        check=check,
+        reset=reset,
+        max_waiting=max_waiting,
+        max_lifetime=max_lifetime,
+        max_idle=max_idle,
+        reconnect_timeout=reconnect_timeout,
+        max_buffer=max_buffer,
+        guard=guard,
         **kwargs,
     )
     return _ContextManager(coro, _destroy_pool)
@@ -81,85 +131,6 @@ def create_pool(
 async def _destroy_pool(pool: "Pool") -> None:
     pool.close()
     await pool.wait_closed()
-
-
-class _PoolConnectionContextManager:
-    """What `await pool` gives: `with (await pool) as conn` releases the connection at the end."""
-
-    __slots__ = ("_conn", "_pool")
-
-    def __init__(self, pool: "Pool", conn: Connection) -> None:
-        self._pool: Pool | None = pool
-        self._conn: Connection | None = conn
-
-    def __enter__(self) -> Connection:
-        assert self._conn is not None
-        return self._conn
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        pool, conn = self._pool, self._conn
-        self._pool = self._conn = None
-        if pool is not None and conn is not None:
-            pool.release(conn)
-
-    async def __aenter__(self) -> Connection:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, tb)
-
-
-class _PoolCursorContextManager:
-    """What `await pool.cursor()` gives: `with` closes the cursor and releases the connection."""
-
-    __slots__ = ("_conn", "_cursor", "_pool")
-
-    def __init__(self, pool: "Pool", conn: Connection, cursor: Cursor) -> None:
-        self._pool: Any = pool
-        self._conn: Any = conn
-        self._cursor: Any = cursor
-
-    def __enter__(self) -> Cursor:
-        return self._cursor  # type: ignore[no-any-return]
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        pool, conn, cursor = self._pool, self._conn, self._cursor
-        self._pool = self._conn = self._cursor = None
-        try:
-            cursor.close()
-        except psycopg2.ProgrammingError:
-            conn.close()  # a cursor that can't be closed: its connection is not to be used again
-            raise
-        finally:
-            pool.release(conn)
-
-
-class _PoolCursor(_ContextManager[_PoolCursorContextManager]):
-    """What `pool.cursor()` returns: await it for the manager, `async with` gives the cursor."""
-
-    __slots__ = ()
-
-    async def __aenter__(self) -> Cursor:  # type: ignore[override]
-        return (await super().__aenter__()).__enter__()
-
-
-async def _exit(manager: _PoolCursorContextManager) -> None:
-    manager.__exit__(None, None, None)
 
 
 class Pool(PoolCore):
@@ -180,18 +151,43 @@ class Pool(PoolCore):
         enable_hstore: bool = True,
         enable_uuid: bool = True,
         echo: bool | str = False,
-        on_connect: _OnConnect | None = None,
+        on_connect: _Hook | None = None,
         pool_recycle: float = -1.0,
         max_in_flight: int = MAX_IN_FLIGHT,
+        name: str | None = None,
+        check: _Hook | None = None,
+        reset: _Hook | None = None,
+        max_waiting: int = 0,
+        max_lifetime: float | None = None,
+        max_idle: float | None = None,
+        reconnect_timeout: float | None = None,
+        max_buffer: int | None = None,
+        guard: bool = False,
         **kwargs: Any,
     ) -> None:
-        if minsize < 0:
-            raise ValueError("minsize should be zero or greater")
-        if maxsize and maxsize < minsize:
-            raise ValueError("maxsize should be not less than minsize")
+        check_sizes(minsize, maxsize)
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ValueError(f"max_in_flight should be a positive number, not {max_in_flight!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
+        self._name = name
+        self._check = hook("check", check)
+        self._reset = hook("reset", reset)
+        self._max_waiting = count("max_waiting", max_waiting)
+        self._upkeep: Upkeep | None = None
+        if not (max_lifetime is max_idle is reconnect_timeout is None):
+            self._upkeep = Upkeep(self, max_lifetime, max_idle, reconnect_timeout)
+        self._max_buffer = count("max_buffer", max_buffer)
+        self._guard = bool(guard)
+        self._rests = self._loop.get_debug() and not guard
+        self._wake = wake if self._rests else None
+        self._hooked = bool(
+            reset is not None
+            or max_lifetime is not None
+            or max_buffer is not None
+            or guard
+            or self._rests
+        )
+        self._stats = Stats()
         self._sharing = Sharing(max_in_flight)
         self._dsn = dsn
         self._timeout = timeout
@@ -204,6 +200,7 @@ class Pool(PoolCore):
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
         self._closers: list[asyncio.Future[None]] = []
+        self._endings: set[asyncio.Future[None]] = set()  # as _leaving, while the pool is closing
 
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
@@ -216,6 +213,9 @@ class Pool(PoolCore):
             failed = [task for task in connects if task.done() and task.exception() is not None]
             for task in failed or connects:
                 self._free.append(task.result())
+            self._unused = len(self._free)
+            if self._upkeep is not None:
+                self._upkeep.start()
         except BaseException:
             self._free.clear()
             for task in connects:
@@ -239,42 +239,64 @@ class Pool(PoolCore):
         """Seconds that `acquire()` may take; None if there is no limit."""
         return self._timeout
 
-    def acquire(self) -> _ContextManager[Connection]:
+    @property
+    def name(self) -> str | None:
+        """What the pool was named. New in aiopgx."""
+        return self._name
+
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's statistics: sizes now, and counters. New in aiopgx.
+
+        pool_min, pool_max (0: no limit), pool_size, pool_available, requests_waiting: as it is now.
+        requests_num, requests_queued, requests_wait_ms, requests_errors: acquires, those that had
+            to wait, how long they did in sum, those that failed.
+        usage_ms: how long connections were in use, in sum, those that still are until now.
+        returns_bad: connections that were released closed or not idle.
+        connections_num, connections_ms, connections_errors: connects, their duration in sum (of
+            those that succeeded), those that failed.
+        connections_lost: connections found broken before somebody used them.
+        """
+        return collect(self, False)
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the statistics, and let the counters start again from 0. New in aiopgx."""
+        return collect(self, True)
+
+    def acquire(self, *, timeout: float | None = None) -> _ContextManager[Connection]:
         """Get a connection: await it, or use it in `async with`, which releases it.
 
-        Raises `asyncio.TimeoutError`, RuntimeError if the pool is closed, or the error of a failed
-        connect.
+        timeout: seconds that it may take; the pool's if None, no limit if infinite. New in aiopgx.
+
+        Raises `asyncio.TimeoutError`, RuntimeError if the pool is closed, the error of a failed
+        connect, or `TooManyRequests`.
         """
-        return _ContextManager(self._acquire(), self.release)
+        if timeout is None:
+            return _ContextManager(self._acquire(), self.release)
+        check_timeout(timeout)
+        return _ContextManager(self._acquire(timeout), self.release)
 
     def _check_open(self) -> None:
         if self._closing:
             raise RuntimeError(_CLOSED)
         self._check_loop()
 
-    async def _acquire(self, traced: bool = False) -> Connection:
+    async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection:
         if self._tracing is not None and not traced:
-            return await self._tracing.acquire(self, Pool._acquire(self, True))
+            return await self._tracing.acquire(self, Pool._acquire(self, timeout, True))
         self._check_open()
-        conn = self._take_good()
+        if self._check is not None:
+            return await acquire_checked(self, timeout)
+        conn = self._good
         if conn is None:
-            return await self._wait()  # type: ignore[no-any-return]
+            return await self._wait(self._timeout if timeout is None else timeout)  # type: ignore[no-any-return]
         if self._short:
-            self._top_up()
+            self._top_up_before(conn)
         return conn  # type: ignore[no-any-return]
 
-    def release(self, conn: Connection) -> "asyncio.Future[None]":
-        """Give a connection back. This happens at the call; what is returned need not be awaited.
-
-        A connection with an open transaction is closed, with a ResourceWarning. One with open
-        server-side cursors, or with a stream that was left early, is free once they have ended.
-        Raises AssertionError if the connection is not one in use of this pool.
-        """
-        if self._tracing is not None:
-            self._tracing.release(conn)
-        conn = self._put_back(conn)
-        if conn is None:
-            return self._released
+    def _take_back(self, conn: Connection) -> "asyncio.Future[None]":
+        """What release() does with a connection that is not simply free again."""
+        if self._guard:
+            conn = renewed(conn)
         portals = getattr(conn, "_portals", None)  # stand-ins for connections have none
         if portals is not None:
             cleared = portals.close_all()
@@ -283,8 +305,7 @@ class Pool(PoolCore):
         ending = getattr(getattr(conn, "_wire", None), "ending", None)
         if ending is not None:
             return self._release_later(conn, ending)
-        self._free_or_close(conn)
-        return self._released
+        return self._free_or_close(conn)
 
     def _release_later(
         self, conn: Connection, cleared: "asyncio.Future[None]"
@@ -293,36 +314,58 @@ class Pool(PoolCore):
         released: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: "asyncio.Future[None]") -> None:
-            del self._clearing[cleared]
+            if self._clearing.pop(cleared, None) is None:
+                return
             if conn._portals is not None and not conn._portals.clean:
                 self._discard(conn)
             else:
-                self._free_or_close(conn)
+                followed = self._free_or_close(conn)
+                if not followed.done():
+                    followed.add_done_callback(partial(pass_on, released))
+                    return
             self._settle()
-            if not released.done():
-                released.set_result(None)
+            pass_on(released)
 
         self._clearing[cleared] = conn
         cleared.add_done_callback(release)
         return released
 
-    def _free_or_close(self, conn: Connection) -> None:
+    def _free_or_close(self, conn: Connection, clean: bool = False) -> "asyncio.Future[None]":
+        """Let others have a connection. clean: nothing is left behind in its session."""
         if conn.closed:
+            self._stats.returns_bad += 1
             self._part(conn)
-            return
+            return self._released
         status = status_of(conn)
         if status != TRANSACTION_STATUS_IDLE:
+            self._stats.returns_bad += 1
             self._discard(conn)
             warnings.warn(  # noqa: B028
                 f"Invalid transaction status on released connection: {status}", ResourceWarning
             )
+        elif (left := getattr(conn, "_left", None)) is not None:
+            self._discard(conn)
+            warnings.warn(f"{left} on released connection", ResourceWarning)  # noqa: B028
+        elif self._is_spent(conn):
+            self._discard(conn)
+        elif self._reset is not None and not clean and not (self._closing and not self._waiting):
+            return release_reset(self, conn)
         elif not self._keep(conn):
             self._discard(conn)
+        elif self._rests and conn in self._free:
+            rest(conn)
+        return self._released
+
+    def _is_spent(self, conn: Connection) -> bool:
+        """Whether a connection is too old, or too large, to be kept."""
+        if self._upkeep is not None and self._upkeep.expired(conn):
+            return True
+        return self._max_buffer is not None and held(conn.raw) > self._max_buffer
 
     def _unshare(self, conn: Connection) -> None:
         """A connection is not shared any more."""
         self._shared.remove(conn)
-        self._free_or_close(conn)
+        self._free_or_close(conn, clean=True)
         self._settle()
 
     def _discard(self, conn: Connection) -> None:
@@ -331,32 +374,48 @@ class Pool(PoolCore):
 
     def _part(self, conn: Any) -> None:
         """A connection is closed. Its place is taken until the server has stopped its query."""
-        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
-        if leaving is not None and not leaving.done() and not self._closing:
-            self._leaving.add(leaving)
-            leaving.add_done_callback(partial(_left, weakref.ref(self)))
+        self._note_end(conn)
         self._settle()
 
-    async def _wait(self) -> Any:
+    def _note_end(self, conn: Any) -> None:
+        leaving = getattr(getattr(conn, "_wire", None), "leaving", None)
+        if leaving is not None and not leaving.done():
+            if self._closing:
+                self._endings.add(leaving)
+            else:
+                self._leaving.add(leaving)
+                leaving.add_done_callback(partial(_left, weakref.ref(self)))
+
+    async def _wait(self, timeout: float | None) -> Any:
         """Queue up for a connection."""
+        if self._max_waiting and self._waiting >= self._max_waiting:
+            self._stats.requests_errors += 1
+            raise TooManyRequests(f"{self._waiting} requests wait already for {self!r}")
+        self._stats.requests_queued += 1
+        start = self._loop.time()
         waiter: asyncio.Future[Any] = self._loop.create_future()
-        self._waiters.append(waiter)
         timer = None
-        if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, self._expire, waiter)
         try:
-            self._settle()
-            self._top_up()
-            conn = await waiter
-            if conn in self._terminated:
-                raise RuntimeError(_CLOSED)
-            return conn
+            try:
+                self._waiters.append(waiter)
+                if timeout is not None and timeout != math.inf:
+                    timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
+                self._catch_up()
+                self._settle()
+                self._top_up()
+                conn = await waiter
+                if conn in self._terminated:
+                    raise RuntimeError(_CLOSED)
+                return conn
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                self._stats.requests_wait_seconds += self._loop.time() - start
         except BaseException as exc:
+            self._stats.requests_errors += 1
             self._leave(waiter, exc)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             del waiter  # it holds the error, whose traceback holds this frame
 
     def _leave(self, waiter: "asyncio.Future[Any]", reason: BaseException) -> None:
@@ -372,36 +431,59 @@ class Pool(PoolCore):
         elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
             self._failed(None, exc)
 
-    def _expire(self, waiter: "asyncio.Future[Any]") -> None:
+    def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
         if waiter.done():
             return
-        waiting = sum(not other.done() for other in self._waiters)
         ending = f", {len(self._leaving)} being ended" if self._leaving else ""
-        waiter.set_exception(
-            asyncio.TimeoutError(
-                f"no connection within {self._timeout:g} s: {len(self._used)} of {self.maxsize} in "
-                f"use, {len(self._connects)} being connected{ending}, {waiting} waiting"
-            )
+        error = asyncio.TimeoutError(
+            f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
+            f"use, {len(self._connects)} being connected{ending}, {self._waiting} waiting"
         )
+        if self._upkeep is not None and self._upkeep.outage is not None:
+            error.__cause__ = self._upkeep.outage.error
+            error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
+        waiter.set_exception(error)
+
+    @property
+    def _repeating(self) -> Upkeep | None:
+        """Who sees to it that failed connects are repeated, if they are to be."""
+        upkeep = self._upkeep
+        return None if upkeep is None or upkeep.reconnect_timeout is None else upkeep
 
     def _settle(self) -> None:
         """Do what the state asks for: start connects, wake those who wait for the pool's end."""
-        for waiter in self._unserved():
-            self._start_connect(waiter)
-        while (unserved := self._sharing.unserved(self)) is not None:
-            self._start_connect(unserved)
+        if self._upkeep is None or not self._upkeep.pausing:
+            for waiter in self._unserved():
+                self._start_connect(waiter)
+            while (unserved := self._sharing.unserved(self)) is not None:
+                self._start_connect(unserved)
         self._sharing.settle(self)
         if self._closing and not self._has_users():
             for closer in self._closers:
                 if not closer.done():
                     closer.set_result(None)
 
+    def _catch_up(self) -> None:
+        """Free the places whose callbacks were not run: KeyboardInterrupt came in their place."""
+        for task in [task for task in self._connects if task.done()]:
+            self._connected(task)  # type: ignore[arg-type]
+        self._leaving -= {leaving for leaving in self._leaving if leaving.done()}
+
     def _has_users(self) -> bool:
         return bool(self._used or self._shared or self._connects or self._clearing)
 
     def _top_up(self) -> None:
-        for _ in range(self._short):
-            self._start_connect(None)
+        if self._upkeep is None or not self._upkeep.pausing:
+            for _ in range(self._short):
+                self._start_connect(None)
+
+    def _top_up_before(self, conn: Connection) -> None:
+        """The same, for somebody who is about to get this connection."""
+        try:
+            self._top_up()
+        except BaseException:
+            Pool.release(self, conn)
+            raise
 
     def _start_connect(self, waiter: "asyncio.Future[Any] | None") -> None:
         task = self._loop.create_task(self._open())
@@ -422,23 +504,47 @@ class Pool(PoolCore):
 
     def _connected(self, task: "asyncio.Task[Connection]") -> None:
         """Give the outcome of a connect to those who wait for it."""
+        if task not in self._connects:
+            return
         waiter = self._connects.pop(task)
+        repeating = self._repeating
         if task.cancelled():
-            if waiter is not None:
+            if waiter is not None and repeating is None:
                 waiter.cancel()
         elif (exc := task.exception()) is not None:
+            self._stats.connections_errors += 1
             self._failed(waiter, exc)
-        elif not self._keep(task.result()):
-            task.result().close()
+        else:
+            if repeating is not None:
+                repeating.succeeded(self)
+            if not self._keep(task.result()):
+                task.result().close()
         self._settle()
+        if repeating is not None and not self._closing:
+            self._top_up()
+            repeating.go_on(self)
 
     def _failed(self, waiter: "asyncio.Future[Any] | None", exc: BaseException) -> None:
-        if waiter is not None and not waiter.done():
+        if (repeating := self._repeating) is not None and not self._closing:
+            repeating.failed(self, exc)
+        elif waiter is not None and not waiter.done():
             waiter.set_exception(exc)
         else:
             logger.warning("A connect of %r failed", self, exc_info=exc)
 
+    def _give_up(self, error: BaseException, after: float) -> None:
+        """Connects have failed for `reconnect_timeout`: tell those who wait."""
+        for waiter in [*self._waiters, *(ticket.waiter for ticket in self._sharing.queue)]:
+            if not waiter.done():
+                told = psycopg2.OperationalError(
+                    f"no connect within {after:.1f} s: {str(error).strip()}"
+                )
+                told.__cause__ = error
+                waiter.set_exception(told)
+
     async def _open(self) -> Connection:
+        start = self._loop.time()
+        self._stats.connections_num += 1
         conn: Connection = await connect(
             self._dsn,
             timeout=self._timeout,
@@ -448,6 +554,11 @@ class Pool(PoolCore):
             echo=self._echo,
             **self._conn_kwargs,
         )
+        if self._max_buffer is not None and not find(conn.raw):
+            conn.close()
+            raise psycopg2.NotSupportedError("max_buffer: this libpq doesn't show its buffers")
+        if self._guard:
+            conn = guarded(conn)
         if self._on_connect is not None:
             try:
                 await self._on_connect(conn)
@@ -455,7 +566,24 @@ class Pool(PoolCore):
                 conn.close()
                 self._part(conn)
                 raise
+        self._stats.connections_seconds += self._loop.time() - start
+        if self._upkeep is not None:
+            self._upkeep.welcome(conn)
         return conn
+
+    async def resize(self, minsize: int, maxsize: int) -> None:
+        """Change the sizes. New in aiopgx.
+
+        Free connections that are too many are closed, those in use when they come back; missing
+        ones are made in the background.
+        """
+        check_sizes(minsize, maxsize)
+        self._check_loop()
+        for conn in self._limit(minsize, maxsize):
+            conn.close()
+        self._settle()
+        if not self._closing:
+            self._top_up()
 
     async def clear(self) -> None:
         """Close the free connections."""
@@ -467,6 +595,8 @@ class Pool(PoolCore):
         """Give out no more connections, except to those who wait; close what comes back."""
         if not self._closed:
             self._closing = True
+            if self._upkeep is not None:
+                self._upkeep.stop()
 
     def terminate(self) -> None:
         """Close the pool, and at once the connections that are in use. Any thread may call this.
@@ -482,18 +612,22 @@ class Pool(PoolCore):
         self._loop.call_soon_threadsafe(self._cut_off)
 
     def _cut_off(self) -> None:
-        for conn in self._used:
+        used = set(self._used)
+        self._cut()
+        for conn in used:
             if not conn.closed:
                 conn.close()
-        self._terminated |= self._used
-        self._used.clear()
+            self._note_end(conn)
         self._sharing.end(RuntimeError(_CLOSED))
         for conn in list(self._shared):
             conn.close()
+            self._note_end(conn)
         for task in self._connects:
             task.cancel()
-        for conn in list(self._clearing.values()):
+        for future, conn in list(self._clearing.items()):
             conn.close()
+            if isinstance(future, asyncio.Task):
+                future.cancel()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(RuntimeError(_CLOSED))
@@ -503,6 +637,8 @@ class Pool(PoolCore):
     async def wait_closed(self) -> None:
         """Close the free connections, and wait until all others have come back.
 
+        What was cancelled with its connection is waited for, too, for a second at most.
+
         Raises RuntimeError if `close()` was not called.
         """
         if self._closed:
@@ -510,6 +646,7 @@ class Pool(PoolCore):
         if not self._closing:
             raise RuntimeError(".wait_closed() should be called after .close()")
         await self.clear()
+        self._catch_up()
         while self._has_users():
             closer = self._loop.create_future()
             self._closers.append(closer)
@@ -517,6 +654,8 @@ class Pool(PoolCore):
                 await closer
             finally:
                 self._closers.remove(closer)
+        if endings := self._leaving | self._endings:
+            await asyncio.wait(endings, timeout=LAST)
         self._closed = True
 
     def cursor(
@@ -611,6 +750,11 @@ class Pool(PoolCore):
     ) -> None:
         self.close()
         await self.wait_closed()
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        cls = type(self)
+        return f"<{cls.__module__}.{cls.__qualname__}{name} object at {id(self):#x}>"
 
     def __del__(self) -> None:
         left = len(self._free)

@@ -2,14 +2,32 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+import psycopg2
 
 from ._context import ContextCore
 
 get_running_loop = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
+
+
+def bounded(
+    loop: asyncio.AbstractEventLoop, awaited: "asyncio.Future[Any]", seconds: float
+) -> "asyncio.Future[None]":
+    """Return a future that is done when `awaited` is, or when the time is over."""
+    future: asyncio.Future[None] = loop.create_future()
+
+    def end(_: Any = None) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    timer = loop.call_later(seconds, end)
+    awaited.add_done_callback(end)
+    future.add_done_callback(lambda _: timer.cancel())
+    return future
 
 
 def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
@@ -70,6 +88,21 @@ class _IterableContextManager(_ContextManager[_TObj]):
             raise
 
 
+class Missing:
+    """In a queue of notifications, in the place of those that were thrown away: `count` of them."""
+
+    __slots__ = ("_limit", "count")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.count = 0
+
+    def error(self) -> psycopg2.OperationalError:
+        return psycopg2.OperationalError(
+            f"{self.count} notifications were thrown away here, since {self._limit} were unread"
+        )
+
+
 class ClosableQueue:
     """The reading side of an `asyncio.Queue` that can be closed with an exception.
 
@@ -94,6 +127,15 @@ class ClosableQueue:
             if not getter.done():
                 getter.set_result(None)
 
+    def when_closed(self, callback: Callable[[Any], object]) -> None:
+        """Have `callback` called, by the loop, once this is closed."""
+        self._close_event.add_done_callback(callback)
+
+    def clear(self) -> None:
+        """Forget what is in the queue. New in aiopgx."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
     async def get(self) -> Any:
         """Return the next item; wait for one if there is none."""
         while True:
@@ -111,7 +153,10 @@ class ClosableQueue:
         """
         if self._queue.empty() and self._close_event.done():
             return self._close_event.result()
-        return self._queue.get_nowait()
+        item = self._queue.get_nowait()
+        if type(item) is Missing:
+            raise item.error()
+        return item
 
     def empty(self) -> bool:
         return self._queue.empty()

@@ -39,6 +39,7 @@ Environment
                              anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
   AIOPGX_AGENTS=required     the same for the monitoring agents
+  AIOPGX_CHART=required      the same for matplotlib
   AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
   AIOPGX_LONG=1              the long mode: Hypothesis' profile "long", new values at each run and
                              20 times as many unless the test says how many, for many minutes;
@@ -104,6 +105,7 @@ def find_package(name):
 NEEDED = {
     "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
     "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
+    "matplotlib": (find_package("matplotlib"), "AIOPGX_CHART"),
     **{
         package: (find_package(package), "AIOPGX_AGENTS")
         for package in (
@@ -168,7 +170,6 @@ if sqlalchemy.__version__.startswith("1."):
 if LOOP != "asyncio":
     collect_ignore.append("test_ending.py")  # its programs run on each loop
     collect_ignore += sorted(path.name for path in Path(__file__).parent.glob("test_sa_*.py"))
-    collect_ignore.append("test_docs_sa.py")
 
 
 def pytest_report_header(config):

@@ -564,13 +564,6 @@ async def test_client_encoding_from_the_start(connect):
 REFUSED = [
     ("commit", ()),
     ("rollback", ()),
-    ("tpc_begin", ("xid",)),
-    ("tpc_prepare", ()),
-    ("tpc_commit", ()),
-    ("tpc_rollback", ()),
-    ("tpc_recover", ()),
-    ("cancel", ()),
-    ("reset", ()),
     ("set_session", ()),
     ("lobject", ()),
 ]

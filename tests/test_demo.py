@@ -105,18 +105,6 @@ def test_progress_in_a_log_is_a_few_lines():
     ]
 
 
-def test_check_asks_the_server(dsn, capsys):
-    assert commands.main(["check", "--dsn", dsn]) == 0
-    output = capsys.readouterr().out
-    assert "psycopg2" in output
-    assert "PostgreSQL" in output
-
-
-def test_check_tells_why_no_server_answers(capsys):
-    assert commands.main(["check", "--dsn", "host=127.0.0.1 port=1 user=nobody"]) == 1
-    assert "OperationalError" in capsys.readouterr().err
-
-
 def test_bench_prints_a_table_for_each_loop(dsn, capsys, monkeypatch):
     monkeypatch.setenv("AIOPGX_DSN", dsn)
     what = ["--queries", "one", "key", "--drivers", "aiopg", "aiopgx"]

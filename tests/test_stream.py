@@ -216,6 +216,19 @@ async def test_echo(connect, ours, caplog):
 
 
 @pytest.mark.all_loops
+async def test_the_next_statement_is_read_whatever_was_paused(cursor):
+    """A stream whose last rows had been read already, while nothing was read any more."""
+    cur = await cursor()
+    for n in range(20):
+        count = 0
+        async for _ in cur.stream("SELECT repeat('x', 300) FROM generate_series(1, 300)", size=1):
+            count += 1
+            if count % 20 == n:
+                await asyncio.sleep(0.0005)
+        await cur.execute("SELECT 1", timeout=5)
+
+
+@pytest.mark.all_loops
 async def test_several_streams_one_after_the_other(cursor):
     cur = await cursor()
     for _ in range(20):

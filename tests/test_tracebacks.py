@@ -194,7 +194,7 @@ async def test_lost_connection(ours, connect, side):
     assert await names_of(cursor.execute, "SELECT 1") == ["execute"]
 
 
-@pytest.mark.parametrize("method", ["commit", "rollback", "reset", "cancel", "lobject"])
+@pytest.mark.parametrize("method", ["commit", "rollback", "set_session", "lobject"])
 async def test_method_of_a_connection(ours, connect, method):
     assert await names_of(getattr(await connect(), method)) == [method]
 

@@ -195,15 +195,32 @@ class Engine:
         """
         await self._pool.wait_closed()
 
-    def acquire(self) -> _ContextManager[SAConnection]:
+    def get_stats(self) -> dict[str, int]:
+        """Return the statistics of the pool, see `Pool.get_stats()`. New in aiopgx."""
+        stats: dict[str, int] = self._pool.get_stats()
+        return stats
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return the statistics, and let the counters start again from 0. New in aiopgx."""
+        stats: dict[str, int] = self._pool.pop_stats()
+        return stats
+
+    async def resize(self, minsize: int, maxsize: int) -> None:
+        """Change the sizes of the pool, see `Pool.resize()`. New in aiopgx."""
+        await self._pool.resize(minsize, maxsize)
+
+    def acquire(self, *, timeout: float | None = None) -> _ContextManager[SAConnection]:
         """Get a connection: await it, or use it in `async with`, which closes it.
+
+        timeout: seconds that it may take; the pool's if None. New in aiopgx.
 
         Raises what `Pool.acquire()` raises.
         """
-        return _ContextManager[SAConnection](self._acquire(), _close_connection)
+        coro = self._acquire() if timeout is None else self._acquire(timeout=timeout)
+        return _ContextManager[SAConnection](coro, _close_connection)
 
-    async def _acquire(self) -> SAConnection:
-        return SAConnection(await self._pool.acquire(), self)
+    async def _acquire(self, **kwargs: float) -> SAConnection:
+        return SAConnection(await self._pool.acquire(**kwargs), self)
 
     def execute(
         self, query: Any, *multiparams: Any, **params: Any

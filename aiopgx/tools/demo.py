@@ -12,6 +12,7 @@ from .terminal import Progress, table
 
 ORDERS = 2000
 CUSTOMERS = 20
+DRIVERS = ("aiopg", "aiopgx", "asyncpg")
 QUERIES = ("key", "ints", "pg_type", "dict", "mixed")
 ROUNDS = 3
 SECONDS = 0.15
@@ -53,7 +54,7 @@ def service(dsn: str) -> orders.Summary:
 
 def comparison(dsn: str) -> None:
     """Measure the drivers that are installed on a few queries, and print the table."""
-    drivers, missing = measure.load(measure.DRIVERS)
+    drivers, missing = measure.load(DRIVERS)
     queries = [measure.QUERIES[name] for name in QUERIES]
     loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
     print(

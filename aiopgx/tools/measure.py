@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import gc
 import importlib
 import itertools
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -69,9 +71,9 @@ BY_KEY = f"SELECT id, name, balance, closed FROM {SCHEMA}.account WHERE id = %s"
 class Query:
     """One thing to measure.
 
-    `row` is the shape of the rows: "tuple" (asyncpg: Record), "DictRow" or "RealDictRow" (asyncpg:
-    dict). With `keyed` the only parameter is a key of the account table; with `checkout` each
-    execution takes a connection from the pool and gives it back.
+    `row` is the shape of the rows: "tuple" (asyncpg: Record), "DictRow" or "RealDictRow" (asyncpg
+    and psycopg: dict). With `keyed` the only parameter is a key of the account table; with
+    `checkout` each execution takes a connection from the pool and gives it back.
     """
 
     name: str
@@ -161,7 +163,8 @@ class Asyncpg:
     async def open(self, dsn: str, connections: int) -> None:
         parameters = psycopg2.extensions.parse_dsn(dsn)
         parameters["database"] = parameters.pop("dbname", None)
-        names = ("host", "port", "user", "password", "database")
+        parameters["ssl"] = parameters.pop("sslmode", None)
+        names = ("host", "port", "user", "password", "database", "ssl")
         self.pool = await self.module.create_pool(
             **{name: parameters[name] for name in names if parameters.get(name)},
             min_size=connections,
@@ -208,12 +211,61 @@ class Asyncpg:
         return query.sql.replace("%s", "$1")
 
 
-Driver = Aiopg | Asyncpg
+class Psycopg:
+    """psycopg 3 and its pool: `execute`, which keeps statements prepared by itself."""
+
+    name = "psycopg"
+
+    def __init__(self) -> None:
+        self.module: Any = importlib.import_module("psycopg")
+        self.pools: Any = importlib.import_module("psycopg_pool")
+        self.dict_row: Any = importlib.import_module("psycopg.rows").dict_row
+        self.version: str = self.module.__version__
+
+    async def open(self, dsn: str, connections: int) -> None:
+        self.pool = self.pools.AsyncConnectionPool(
+            dsn,
+            min_size=connections,
+            max_size=connections,
+            kwargs={"autocommit": True},
+            open=False,
+        )
+        await self.pool.open(wait=True)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    async def fetch(self, query: Query, key: int) -> list[Any]:
+        """Return the rows of one execution."""
+        async with self.pool.connection() as conn, self._cursor(conn, query) as cur:
+            await cur.execute(query.sql, (key,) if query.keyed else None)
+            rows: list[Any] = await cur.fetchall()
+            return rows
+
+    async def repeat(self, query: Query, keys: Iterable[int]) -> None:
+        """Execute once for each key."""
+        if query.checkout:
+            for key in keys:
+                async with self.pool.connection() as conn, conn.cursor() as cur:
+                    await cur.execute(query.sql, (key,))
+                    await cur.fetchall()
+            return
+        async with self.pool.connection() as conn, self._cursor(conn, query) as cur:
+            for key in keys:
+                await cur.execute(query.sql, (key,) if query.keyed else None)
+                await cur.fetchall()
+
+    def _cursor(self, conn: Any, query: Query) -> Any:
+        return conn.cursor(row_factory=None if query.row == "tuple" else self.dict_row)
+
+
+Driver = Aiopg | Asyncpg | Psycopg
 
 DRIVERS: dict[str, Callable[[], Driver]] = {
     "aiopg": lambda: Aiopg("aiopg"),
     "aiopgx": lambda: Aiopg("aiopgx"),
     "asyncpg": Asyncpg,
+    "psycopg": Psycopg,
 }
 SUBJECT = "aiopgx"
 
@@ -358,6 +410,38 @@ def report(results: dict[Query, Turns]) -> str:
     return f"{table(header, rows)}\n{legend}"
 
 
+def document(results: dict[str, dict[Query, Turns]], drivers: Sequence[Driver]) -> dict[str, Any]:
+    """Return the turns of each event loop as what JSON can hold; the chart is drawn from it."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "drivers": {driver.name: driver.version for driver in drivers},
+        "loops": {
+            loop: [
+                {
+                    "query": query.name,
+                    "title": query.title,
+                    "drivers": {
+                        name: {
+                            "cpu_us": [round(turn.cpu, 2) for turn in each],
+                            "rate": [round(turn.rate, 1) for turn in each],
+                        }
+                        for name, each in turns.items()
+                    },
+                }
+                for query, turns in of_queries.items()
+            ]
+            for loop, of_queries in results.items()
+        },
+    }
+
+
+def load_average() -> str:
+    """Return how busy the machine is, in words."""
+    if not hasattr(os, "getloadavg"):
+        return "load unknown"
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
 def environment(dsn: str, drivers: Sequence[Driver]) -> str:
     """Return one line on what was measured where."""
     with contextlib.closing(psycopg2.connect(dsn)) as conn:
@@ -365,5 +449,6 @@ def environment(dsn: str, drivers: Sequence[Driver]) -> str:
     versions = ", ".join(f"{driver.name} {driver.version}" for driver in drivers)
     return (
         f"{versions}; psycopg2 {psycopg2.__version__.split()[0]}, PostgreSQL {major}.{minor}, "
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+        f"{load_average()}"
     )

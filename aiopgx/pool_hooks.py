@@ -1,0 +1,110 @@
+"""`check=` and `reset=` of a pool: the program's code around the use of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from ._pool import PoolCore, status_of
+from .guard import rest
+from .log import logger
+from .pool_upkeep import Pauses, within
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .pool import Pool
+
+
+async def acquire_checked(pool: Pool, timeout: float | None) -> Connection:
+    """Take connections, until there is one that `check` finds nothing wrong with."""
+    if timeout is None:
+        timeout = pool._timeout
+    if timeout == math.inf:
+        timeout = None
+    end = math.inf if timeout is None else pool._loop.time() + timeout
+    pauses = Pauses()
+    conn = pool._good
+    while True:
+        left = None if timeout is None else max(0.0, end - pool._loop.time())
+        new = conn is None
+        if new:
+            conn = await pool._wait(left)
+        error = await _find_fault(pool, conn, left)
+        if error is None:
+            return conn  # type: ignore[no-any-return]
+        try:
+            logger.warning("%r replaces a connection that failed its check: %r", pool, error)
+            now = pool._loop.time()
+            pause = pauses.next() if new else 0.0
+            if now + pause >= end:
+                text = f"no connection that passed its check within {timeout:g} s"
+                raise asyncio.TimeoutError(text) from error
+        finally:
+            del error  # an exception must not hold itself, by way of this frame
+        await asyncio.sleep(pause)
+        conn = pool._take_good()
+
+
+async def _find_fault(pool: Pool, conn: Any, limit: float | None) -> Exception | None:
+    """What `check` raises. Then the connection is closed."""
+    try:
+        assert pool._check is not None
+        await within(limit, pool._check(conn))
+        if pool._short:
+            pool._top_up()
+        return None
+    except BaseException as exc:
+        pool._stats.connections_lost += 1
+        if conn not in pool._terminated:
+            conn.close()
+        PoolCore.release(pool, conn)
+        if not isinstance(exc, Exception):
+            raise
+        return exc
+
+
+def release_reset(pool: Pool, conn: Connection) -> asyncio.Future[None]:
+    """Release a connection when `reset` is done with it."""
+    assert pool._reset is not None
+    released: asyncio.Future[None] = pool._loop.create_future()
+
+    def release(task: asyncio.Future[Any]) -> None:
+        if pool._clearing.pop(task, None) is None:
+            return
+        if timer is not None:
+            timer.cancel()
+        reason: object = None
+        if not task.done():
+            reason = f"not done within {pool._timeout:g} s"
+            task.cancel()
+        elif task.cancelled():
+            reason = "cancelled"
+        elif task.exception() is not None:
+            reason = task.exception()
+        elif conn.closed or (status := status_of(conn)) != TRANSACTION_STATUS_IDLE:
+            reason = "closed" if conn.closed else f"left in transaction status {status}"
+        if reason is not None:
+            logger.warning("%r closes a connection whose reset failed: %r", pool, reason)
+        if reason is not None or not pool._keep(conn):
+            pool._discard(conn)
+        elif pool._rests and conn in pool._free:
+            rest(conn)
+        pool._settle()
+        pass_on(released)
+
+    task = asyncio.ensure_future(pool._reset(conn))
+    pool._clearing[task] = conn
+    task.add_done_callback(release)
+    timer = None
+    if pool._timeout is not None:
+        timer = pool._loop.call_later(pool._timeout, release, task)
+    return released
+
+
+def pass_on(released: asyncio.Future[None], _: object = None) -> None:
+    """Wake who waits for a release."""
+    if not released.done():
+        released.set_result(None)
