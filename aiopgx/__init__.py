@@ -67,7 +67,7 @@ __all__ = (
 # As aiopg does: what is left open is always told.
 warnings.filterwarnings("always", category=ResourceWarning, module=r"aiopgx(\.\w+)*$")
 
-version = f"{__version__}, Python {sys.version}"
+version: str = f"{__version__}, Python {sys.version}"
 
 
 class VersionInfo(NamedTuple):
@@ -89,4 +89,4 @@ def _parse_version(text: str) -> VersionInfo:
     return VersionInfo(int(major), int(minor), int(micro), levels[level], int(serial or 0))
 
 
-version_info = _parse_version(__version__)
+version_info: VersionInfo = _parse_version(__version__)

@@ -29,7 +29,7 @@ _OURS = """
     cancel_timeout check cursor_factory dsn echo enable_hstore enable_json enable_uuid guard
     max_buffer max_idle max_in_flight max_lifetime max_waiting maxsize minsize name notifies_max
     on_connect pool_recycle prepare_threshold prepared_max raise_query_canceled reconnect_timeout
-    reset slow_query timeout tracer
+    reset row_factory slow_query timeout tracer
 """
 LIBPQ = """
     application_name client_encoding connect_timeout dbname fallback_application_name gssencmode

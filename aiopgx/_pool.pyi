@@ -19,10 +19,10 @@ class PoolCore:
     _clearing: dict[Future[None], Any]
     _leaving: set[Future[None]]
     _released: Future[None]
-    _tracing: Tracing | None
     _closing: bool
     _closed: bool
     _hooked: bool
+    _tracing: Tracing | None
     _wake: Any
     _crowded: bool
     _unused: int

@@ -73,7 +73,7 @@ cdef class PoolCore:
     cdef public bint _closing
     cdef public bint _closed
     cdef public bint _hooked        # what comes back goes through _take_back()
-    cdef public object _tracing     # is told of each use, or None
+    cdef public object _tracing     # is told of each release, or None
     cdef public object _wake        # in debug mode, called with what is taken
     cdef public bint _crowded       # resize() has left more than there may be: some are in use
     cdef public Py_ssize_t _unused  # the least that were free at any time since it was set
@@ -228,7 +228,8 @@ cdef class PoolCore:
 
         A connection with an open or a prepared transaction, or with callbacks of `add_listener()`,
         is closed, with a ResourceWarning. One with open server-side cursors, or with a stream that
-        was left early, is free once they have ended; so is one of a pool with `reset=`, once it is reset. Raises AssertionError if the connection is
+        was left early, is free once they have ended; so is one of a pool with `reset=`, once it is
+        reset. Raises AssertionError if the connection is
         not one in use of this pool, RuntimeError in another thread than the event loop's.
         """
         if self._tracing is not None:
@@ -239,8 +240,8 @@ cdef class PoolCore:
         try:
             wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
             if self._hooked or wire is None or wire.ending is not None \
-                    or conn._portals is not None or conn._left is not None or wire.closed or <int>wire.status != IDLE \
-                    or not self._keep(conn):
+                    or conn._portals is not None or conn._left is not None or wire.closed \
+                    or <int>wire.status != IDLE or not self._keep(conn):
                 return self._take_back(conn)
         except BaseException:
             self._rescue(conn)

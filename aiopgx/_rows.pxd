@@ -9,6 +9,14 @@ cpdef enum:
     SHAPE_DICT_ROW = 1
     SHAPE_REAL_DICT = 2
     SHAPE_NAMED_TUPLE = 3
+    SHAPE_DICT = 4              # from here on, of row factories
+    SHAPE_RECORD = 5            # namedtuple_row's
+    SHAPE_SCALAR = 6
+    SHAPE_MADE = 7              # whatever a function makes
+
+cdef struct Places:
+    Py_ssize_t first            # of the first value from the start of the keys, 0 if not known
+    Py_ssize_t step             # to the next; both in pointers
 
 cdef class Result:
     cdef PGresult *res          # owned; NULL once handed over
@@ -30,6 +38,10 @@ cdef class Result:
     cdef tuple column_names
     cdef object index           # DictRow: name -> position
     cdef object record          # the namedtuple type
+    cdef dict blank             # a dict row without its values
+    cdef Places places          # of the values in such a dict
+    cdef public object maker    # for SHAPE_MADE: makes a row of a tuple
+    cdef readonly bint exhausted    # behind the last row fetchone() has found none
 
     @staticmethod
     cdef Result make(PGresult *res, object raw, object codec, object impl, int shape, object query)
@@ -49,3 +61,7 @@ cdef class Result:
     cdef object dict_row(self, int number)
     cdef object real_dict_row(self, int number)
     cdef object named_tuple(self, int number)
+    cdef void stay(self, long start) noexcept
+    cdef object factory_row(self, int shape, int number)
+    cdef dict plain_dict(self, int number)
+    cdef int settle_factory(self) except -1

@@ -2,15 +2,18 @@
 
 from cpython.list cimport PyList_New, PyList_SET_ITEM, PyList_SetSlice
 from cpython.long cimport PyLong_AsLong
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New
 from libc.limits cimport INT_MAX, INT_MIN
 from libc.stdlib cimport atol
-from libc.string cimport strlen
+from libc.string cimport memset, strlen
 
-from collections import OrderedDict
+import re
+from collections import OrderedDict, namedtuple
 from contextlib import suppress
+from functools import lru_cache
 from operator import index as as_index
 
 import psycopg2
@@ -73,6 +76,11 @@ cdef extern from *:
         return row;
     }
 
+    /* A dict's keys are one block of memory, which PyDict_Copy() copies as it is: the values in it
+       are where those of the original are. */
+    #define aiopgx_dict_block(row) ((PyObject **)((PyDictObject *)(row))->ma_keys)
+    #define aiopgx_is_combined(row) (((PyDictObject *)(row))->ma_values == NULL)
+
     /* In free-threaded builds the items of a list are kept in another way. */
     #ifdef Py_GIL_DISABLED
     #define aiopgx_lists_known 0
@@ -87,10 +95,13 @@ cdef extern from *:
     object aiopgx_new_dict_row(PyTypeObject *cls, Py_ssize_t count)
     object aiopgx_new_record(PyTypeObject *cls, Py_ssize_t count)
     bint aiopgx_lists_known
+    PyObject **aiopgx_dict_block(object row)
+    bint aiopgx_is_combined(object row)
 
 cdef extern from "Python.h":
     PyObject *_PyType_Lookup(type, object)      # borrowed
     void PyObject_GC_Track(void *)
+    int PyObject_GC_IsTracked(object)
     void PyObject_GC_UnTrack(void *)
     int PyODict_SetItem(object, object, object) except -1
     int PyObject_GenericSetAttr(object, object, object) except -1
@@ -112,6 +123,25 @@ cdef dict shapes = {
 def shape_of(cursor_factory):
     """The shape of the rows of a cursor class, -1 if only psycopg2 can make them."""
     return shapes.get(cursor_factory, SHAPE_FOREIGN)
+
+
+class Unready(Exception):
+    """Rows can't be given yet: their statement is in flight, or what makes them is not known."""
+
+
+@lru_cache(512)
+def record_of(names):
+    """The type of namedtuple_row's rows. Raises DataError as psycopg 3 does."""
+    try:
+        return namedtuple("Row", map(identifier, names))
+    except ValueError as error:
+        raise psycopg2.DataError(f"can't create a namedtuple row: {error}") from None
+
+
+def identifier(name):
+    """The name of an attribute for a column, as psycopg 3 has it."""
+    name = re.sub(r"\W", "_", name)
+    return name if name[:1].isidentifier() and name[0] != "_" else "f" + name
 
 
 def take(impl):
@@ -154,6 +184,41 @@ cdef bint dict_rows_are_known():
     """Whether rows are lists with one slot, as psycopg2 ships them: not patched since."""
     return (dict_rows_are_shipped and (<PyTypeObject *>DictRow).tp_new == (<PyTypeObject *>list).tp_new
             and _PyType_Lookup(DictRow, "_index") == <PyObject *>index_slot)
+
+
+# Rows from which on it pays to look where the values of dict rows are; columns up to which it does.
+cdef enum:
+    SOME = 8
+    MOST_PLACES = 64
+
+
+cdef Places places_in(dict blank, tuple names) except *:
+    """Where the values of a dict, all None, are in its memory: found by looking, else not known."""
+    cdef Places places = Places(0, 0)
+    cdef Py_ssize_t i, step, count = len(names)
+    cdef dict row = PyDict_Copy(blank)
+    # in pointers; what sizeof tells besides the block is behind its end
+    cdef Py_ssize_t size = (row.__sizeof__() - dict.__basicsize__) // <Py_ssize_t>sizeof(PyObject *)
+    cdef PyObject **block = aiopgx_dict_block(row)
+    if not aiopgx_lists_known or not aiopgx_is_combined(row):
+        return places
+    if not 1 < count == len(blank) <= MOST_PLACES or blank.__sizeof__() != row.__sizeof__():
+        return places
+    for step in range(2, 4):
+        for i in range(1, size - (count - 1) * step):
+            if is_place(block + i, step, names):
+                places.first, places.step = i, step
+                return places
+    return places
+
+
+cdef bint is_place(PyObject **slot, Py_ssize_t step, tuple names) noexcept:
+    cdef Py_ssize_t i
+    for i in range(len(names)):
+        if slot[0] != <PyObject *>None or slot[-1] != <PyObject *>names[i]:
+            return False
+        slot += step
+    return True
 
 
 cdef class Result:
@@ -199,6 +264,7 @@ cdef class Result:
         self.res = res
         self.rows = pq.ntuples(res)
         self.position = 0
+        self.exhausted = False
         return 0
 
     # Fetching
@@ -240,31 +306,39 @@ cdef class Result:
             raise make_error(psycopg2.ProgrammingError,
                              "scroll destination out of bounds", self.impl)
         self.position = target
+        self.exhausted = False
 
     cdef object next_row(self):
         """The next row, None after the last."""
         cdef int shape
+        cdef long start = self.position
+        cdef bint done = False
         if self.handed_over:
             return self.impl.fetchone()
         self.fetching += 1
         try:
             self.begin()
             if self.position >= self.rows:
+                self.exhausted = done = True
                 return None
             shape = self.settled_shape()
             row = self.row(shape)
             if shape != self.shape:
                 self.record_type()
+            done = True
             return row
         finally:
             self.fetching -= 1
+            if not done:
+                self.stay(start)
 
     cdef list take(self, long limit):
         """At most `limit` rows, all that are left if it is negative."""
         cdef Py_ssize_t i, size
-        cdef long start
+        cdef long start = self.position
         cdef int shape
         cdef list rows
+        cdef bint done = False
         self.fetching += 1
         try:
             self.begin()
@@ -285,9 +359,24 @@ cdef class Result:
             PyObject_GC_Track(<void *>rows)
             if shape != self.shape:
                 self.record_type()
+            done = True
             return rows
         finally:
             self.fetching -= 1
+            if not done:
+                self.stay(start)
+
+    cdef void stay(self, long start) noexcept:
+        """A fetch has failed: row factories make its rows again, as psycopg 3's; casters do not."""
+        if self.shape >= SHAPE_DICT and not self.handed_over:
+            self.position = start
+
+    def reshape(self, int shape):
+        """Give rows of another shape from now on."""
+        if self.fetching:
+            raise RuntimeError("the result is being fetched")
+        self.shape = shape
+        self.maker = self.record = self.index = None
 
     cdef int check(self) except -1:
         if not self.outlives and is_closed(self.impl):
@@ -303,6 +392,8 @@ cdef class Result:
             raise psycopg2.ProgrammingError("no results to fetch")
         self.columns.prepare()
         self.quick = self.shape == SHAPE_DICT_ROW and dict_rows_are_known()
+        if self.shape >= SHAPE_DICT:
+            self.settle_factory()
         if not self.columns.native and not self.introduced:
             give_attributes(self.impl, self.fields())
             self.introduced = True
@@ -316,6 +407,8 @@ cdef class Result:
         self.position = number + 1
         if self.introduced:
             give_position(self.impl, number)
+        if shape >= SHAPE_DICT:
+            return self.factory_row(shape, number)
         if shape == SHAPE_DICT_ROW:
             return self.dict_row(number)
         if shape == SHAPE_REAL_DICT:
@@ -364,6 +457,65 @@ cdef class Result:
         row = aiopgx_new_record(<PyTypeObject *>self.record, self.columns.count)
         self.columns.decode_row(self.res, number, aiopgx_items(row))
         PyObject_GC_Track(<void *>row)
+        return row
+
+    cdef int settle_factory(self) except -1:
+        """Know what makes the rows. Raises Unready if somebody has to say so."""
+        if self.shape == SHAPE_DICT:
+            if self.blank is None:
+                self.blank = dict.fromkeys(self.names())
+                if self.rows >= SOME:
+                    self.places = places_in(self.blank, self.names())
+        elif self.shape == SHAPE_RECORD:
+            if self.record is None:
+                self.record = record_of(self.names())
+        elif self.shape == SHAPE_SCALAR:
+            if self.columns.count == 0:
+                raise psycopg2.ProgrammingError("at least one column expected")
+        elif self.maker is None:
+            raise Unready
+        return 0
+
+    cdef object factory_row(self, int shape, int number):
+        cdef tuple values, names
+        cdef dict row
+        cdef Py_ssize_t i
+        if shape == SHAPE_RECORD:
+            return self.named_tuple(number)
+        if shape == SHAPE_DICT and self.places.first:
+            return self.plain_dict(number)
+        values = self.values(number)
+        if shape == SHAPE_SCALAR:
+            return values[0]
+        if shape == SHAPE_MADE:
+            return self.maker(values)
+        names = self.column_names
+        row = PyDict_Copy(self.blank)
+        for i in range(self.columns.count):
+            PyDict_SetItem(row, names[i], values[i])
+        return row
+
+    cdef dict plain_dict(self, int number):
+        """A dict row, its values put where the `None`s of the blank one are."""
+        cdef PyObject *values[MOST_PLACES]
+        cdef Py_ssize_t i, count = self.columns.count
+        cdef PyObject **slot
+        cdef dict row
+        memset(values, 0, count * sizeof(PyObject *))
+        try:
+            self.columns.decode_row(self.res, number, values)
+            row = PyDict_Copy(self.blank)
+        except BaseException:
+            for i in range(count):
+                Py_XDECREF(values[i])
+            raise
+        slot = aiopgx_dict_block(row) + self.places.first
+        for i in range(count):
+            Py_DECREF(<object>slot[0])
+            slot[0] = values[i]
+            slot += self.places.step
+        if not self.columns.atomic and not PyObject_GC_IsTracked(row):
+            PyObject_GC_Track(<void *>row)
         return row
 
     cdef int settled_shape(self) except -2:

@@ -36,6 +36,8 @@ cdef extern from "_frames.h":
 
 cdef int INTRANS = TRANSACTION_STATUS_INTRANS
 
+NOTHING = object()  # in place of a row: None may be one
+
 
 cdef class Stream(Statement):
     """A text in the simple protocol, of whose statements one may give rows.
@@ -124,13 +126,24 @@ cdef class Stream(Statement):
     # Of whoever uses the rows
 
     def next(self):
-        """The next row, None if it is not here."""
+        """The next row, NOTHING if it is not here."""
         if not self.full:
-            return None
+            return NOTHING
         row = self.rows.next_row()
-        if row is None:
+        if row is None and self.rows.exhausted:
             self.full = False
+            return NOTHING
         return row
+
+    def reshape(self, int shape):
+        """Give rows of another shape from now on."""
+        if self.rows is not None:
+            self.rows.reshape(shape)
+        self.shape = shape
+
+    def make(self, maker):
+        """Set what makes the rows of those that are here and that come."""
+        self.rows.maker = maker
 
     def wait(self):
         """A future that is done when next() gives a row or all is over; None if that is so now."""

@@ -212,7 +212,7 @@ class _Many:
             set_rowcount(cursor._psycopg, 0)
         elif not batch.show(True):
             set_total(cursor._psycopg, cursor._result, batch.total)
-        cursor._result = cursor._psycopg
+        cursor._result = cursor._from_psycopg()
 
 
 def _add_index(error: BaseException, index: int) -> None:

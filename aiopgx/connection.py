@@ -10,7 +10,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import psycopg2
 import psycopg2.extensions
@@ -29,6 +29,7 @@ from .hosts import connect_timeout, connect_to_first, expired, plan
 from .inbox import Inbox
 from .named import NamedCursor, Portals, close_after_error
 from .pipeline import Pipeline
+from .rows import Row, RowFactory, T, shape_of_factory
 from .tracing import STATEMENTS, Tracer, Tracing, tracing_of
 from .transaction import (
     DefaultCompiler,
@@ -77,6 +78,31 @@ PREPARE_THRESHOLD = _Default(DEFAULT_THRESHOLD)
 _SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
 
 
+_C = TypeVar("_C", bound="Connection[Any]")
+
+
+@overload
+def connect(
+    dsn: str | None = None,
+    *,
+    row_factory: RowFactory[T],
+    timeout: float | None = TIMEOUT,
+    enable_json: bool = True,
+    enable_hstore: bool = True,
+    enable_uuid: bool = True,
+    echo: bool | str = False,
+    cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
+    prepare_threshold: int | None = PREPARE_THRESHOLD,
+    prepared_max: int | None = DEFAULT_MAXIMUM,
+    notifies_max: int | None = None,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
+    **kwargs: Any,
+) -> "_ContextManager[Connection[T]]": ...
+
+
+@overload
 def connect(
     dsn: str | None = None,
     *,
@@ -92,8 +118,29 @@ def connect(
     notifies_max: int | None = None,
     tracer: Tracer | Sequence[Tracer] | None = None,
     slow_query: float | None = None,
+    row_factory: None = None,
     **kwargs: Any,
-) -> "_ContextManager[Connection]":
+) -> "_ContextManager[Connection[Any]]": ...
+
+
+def connect(
+    dsn: str | None = None,
+    *,
+    timeout: float | None = TIMEOUT,
+    enable_json: bool = True,
+    enable_hstore: bool = True,
+    enable_uuid: bool = True,
+    echo: bool | str = False,
+    cancel_timeout: float = CANCEL_TIMEOUT,
+    raise_query_canceled: bool = False,
+    prepare_threshold: int | None = PREPARE_THRESHOLD,
+    prepared_max: int | None = DEFAULT_MAXIMUM,
+    notifies_max: int | None = None,
+    tracer: Tracer | Sequence[Tracer] | None = None,
+    slow_query: float | None = None,
+    row_factory: RowFactory[Any] | None = None,
+    **kwargs: Any,
+) -> "_ContextManager[Connection[Any]]":
     """Connect to PostgreSQL: `await` it, or `async with` it to close the connection at the end.
 
     dsn, kwargs: as for `psycopg2.connect()`: a URL or `key=value` pairs, and single parameters.
@@ -116,6 +163,8 @@ def connect(
     notifies_max: how many notifications may be unread; None for no limit. Those that come then are
         thrown away, and in their place `notifies.get()` raises an `OperationalError` that tells how
         many; the connection goes on. New in aiopgx.
+    row_factory: what makes the rows of its cursors, such as `aiopgx.rows.dict_row`; see
+        docs/rows.md. New in aiopgx, by psycopg 3's name.
     tracer: a function, or a list of them, that is told of all operations: see
         `aiopgx.tracing.Tracer` and docs/observability.md. New in aiopgx.
     slow_query: seconds; a statement that takes as long is logged at level WARNING, without its
@@ -135,6 +184,7 @@ def connect(
         prepare_threshold=prepare_threshold,
         prepared_max=prepared_max,
         notifies_max=notifies_max,
+        row_factory=row_factory,
         tracer=tracer,
         slow_query=slow_query,
         **kwargs,
@@ -142,7 +192,7 @@ def connect(
     return _ContextManager[Connection](connection, disconnect, _drop)
 
 
-async def disconnect(c: "Connection") -> None:
+async def disconnect(c: "Connection[Any]") -> None:
     """Close a connection."""
     await c.close()
 
@@ -152,7 +202,7 @@ async def _drop(c: "Connection") -> None:
     c.close()
 
 
-class Connection:
+class Connection(Generic[Row]):
     """A session with the server; `await aiopgx.connect(...)` makes it. See there for arguments.
 
     It is in autocommit, as every asynchronous connection of psycopg2: transactions are opened
@@ -181,10 +231,12 @@ class Connection:
         prepare_threshold: int | None = PREPARE_THRESHOLD,
         prepared_max: int | None = DEFAULT_MAXIMUM,
         notifies_max: int | None = None,
+        row_factory: RowFactory[Any] | None = None,
         tracer: Tracer | Sequence[Tracer] | None = None,
         slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
+        self.row_factory = row_factory
         self._plans = Plans(
             _checked("prepare_threshold", prepare_threshold),
             _checked("prepared_max", prepared_max),
@@ -217,11 +269,11 @@ class Connection:
         if self._loop.get_debug():
             self._source_traceback = traceback.extract_stack(sys._getframe(1))
 
-    def __await__(self) -> Generator[Any, None, "Connection"]:
-        connecting = self._connect()
+    def __await__(self: _C) -> Generator[Any, None, _C]:
+        connecting: Any = self._connect()
         if self._tracing is not None:
             connecting = self._tracing.connect(self, connecting)
-        return connecting.__await__()
+        return connecting.__await__()  # type: ignore[no-any-return]
 
     def _open(self, **server: str) -> None:
         """Let psycopg2 start to connect. server: parameters that name one of several servers."""
@@ -281,7 +333,7 @@ class Connection:
             )
         return None
 
-    async def _connect(self) -> "Connection":
+    async def _connect(self: _C) -> _C:
         refusal = self._refusal()
         if refusal is not None:
             raise refusal
@@ -354,7 +406,35 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> _ContextManager[NamedCursor]: ...
+        *,
+        row_factory: RowFactory[T],
+    ) -> _ContextManager[NamedCursor[T]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        cursor_factory: None = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[NamedCursor[Row]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: str,
+        cursor_factory: Any,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[NamedCursor[Any]]: ...
 
     @overload
     def cursor(
@@ -365,7 +445,35 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> _ContextManager[Cursor]: ...
+        *,
+        row_factory: RowFactory[T],
+    ) -> _ContextManager[Cursor[T]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: None = None,
+        cursor_factory: None = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Row]]: ...
+
+    @overload
+    def cursor(
+        self,
+        name: type | None = None,
+        cursor_factory: Any = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+        timeout: float | None = None,
+        isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Any]]: ...
 
     def cursor(
         self,
@@ -375,6 +483,8 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: RowFactory[Any] | None = None,
     ) -> Any:
         """Make a cursor: `await` it, or `async with` it to close the cursor at the end.
 
@@ -385,10 +495,17 @@ class Connection:
         withhold: of a server-side cursor: whether it can be used outside of transactions.
         timeout: the cursor's default in seconds, the connection's if None.
         isolation_level: of the transactions that the cursor begins.
+        row_factory: what makes the rows, such as `aiopgx.rows.dict_row`; without one it is the
+            cursor class given here, else the connection's `row_factory`. New in aiopgx.
         """
         self._last_usage = self._loop.time()
+        if row_factory is not None:
+            shape_of_factory(row_factory)
+        coro = self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level)
+        if row_factory is not None:
+            coro = _with_rows(coro, row_factory)
         return _ContextManager[Cursor](
-            self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level),
+            coro,
             _close_cursor,
             None if name is None or isinstance(name, type) else close_after_error,
         )
@@ -401,7 +518,7 @@ class Connection:
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
-    ) -> Cursor:
+    ) -> Cursor[Any]:
         if isinstance(name, type):  # here as well: tracers call this in place of cursor()
             name, cursor_factory = None, name
         if timeout is None:
@@ -416,14 +533,23 @@ class Connection:
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
             kind = NamedCursor if self._tracing is None else TracedNamedCursor
-            return kind(self, impl, named, self._portals, timeout, self._echo, isolation_level)
+            cursor: Cursor[Any] = kind(
+                self, impl, named, self._portals, timeout, self._echo, isolation_level
+            )
+            if self._row_factory is not None and cursor_factory is None:
+                cursor.row_factory = self._row_factory
+            return cursor
         if scrollable is None and not withhold:
             impl = self._conn.cursor(**factory)
         else:
             impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
         if self._tracing is not None:
-            return TracedCursor(self, impl, timeout, self._echo, isolation_level)
-        return Cursor(self, impl, timeout, self._echo, isolation_level)
+            cursor = TracedCursor(self, impl, timeout, self._echo, isolation_level)
+        else:
+            cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
+        if self._row_factory is not None and cursor_factory is None:
+            cursor.row_factory = self._row_factory
+        return cursor
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
         """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
@@ -434,6 +560,18 @@ class Connection:
         named.scrollable = scrollable
         return named
 
+    @overload
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        row_factory: RowFactory[T],
+        timeout: float | None = None,
+        prepare: bool | None = None,
+    ) -> _ContextManager[Cursor[T]]: ...
+
+    @overload
     def execute(
         self,
         operation: Any,
@@ -441,19 +579,39 @@ class Connection:
         *,
         timeout: float | None = None,
         prepare: bool | None = None,
-    ) -> _ContextManager[Cursor]:
+        row_factory: None = None,
+    ) -> _ContextManager[Cursor[Row]]: ...
+
+    def execute(
+        self,
+        operation: Any,
+        parameters: Any = None,
+        *,
+        timeout: float | None = None,
+        prepare: bool | None = None,
+        row_factory: RowFactory[Any] | None = None,
+    ) -> _ContextManager[Cursor[Any]]:
         """Execute a statement on a new cursor, which is what awaiting it gives.
 
-        See `Cursor.execute()`. New in aiopgx.
+        row_factory: as for cursor().
+
+        See `Cursor.execute()` for the other arguments. New in aiopgx.
         """
         return _ContextManager[Cursor](
-            self._execute(operation, parameters, timeout, prepare), _close_cursor
+            self._execute(operation, parameters, timeout, prepare, row_factory), _close_cursor
         )
 
     async def _execute(
-        self, operation: Any, parameters: Any, timeout: float | None, prepare: bool | None
-    ) -> Cursor:
+        self,
+        operation: Any,
+        parameters: Any,
+        timeout: float | None,
+        prepare: bool | None,
+        row_factory: RowFactory[Any] | None,
+    ) -> Cursor[Any]:
         cursor = await self.cursor()
+        if row_factory is not None:
+            cursor.row_factory = row_factory
         await cursor.execute(operation, parameters, timeout=timeout, prepare=prepare)
         return cursor
 
@@ -571,7 +729,7 @@ class Connection:
         """0 while the connection is open, else not 0."""
         return 0 if self._wire is None else self._wire.closed
 
-    async def __aenter__(self) -> "Connection":
+    async def __aenter__(self: _C) -> _C:
         return self
 
     async def __aexit__(
@@ -669,6 +827,20 @@ class Connection:
     def timeout(self) -> float | None:
         """The default timeout in seconds."""
         return self._timeout
+
+    @property
+    def row_factory(self) -> RowFactory[Row] | None:
+        """What makes the rows of new cursors, None if the cursor class does; can be set.
+
+        New in aiopgx, by psycopg 3's name.
+        """
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, val: RowFactory[Any] | None) -> None:
+        if val is not None:
+            shape_of_factory(val)
+        self._row_factory = val
 
     @property
     def prepare_threshold(self) -> int | None:
@@ -819,6 +991,13 @@ class Connection:
 
     async def lobject(self, *args: Any, **kwargs: Any) -> None:
         raise _refused("lobject")
+
+
+async def _with_rows(coro: Any, row_factory: RowFactory[Any]) -> Any:
+    """A cursor with its rows made by a row factory."""
+    cursor = await coro
+    cursor.row_factory = row_factory
+    return cursor
 
 
 def _checked(name: str, value: int | None) -> int | None:

@@ -181,7 +181,7 @@ async def converse(
             request.give_up(_reason(error))
             cancelling = await _stop(request, wire.loop)
         outcome = (await waiter).pop()
-        cursor._result = cursor._psycopg
+        cursor._result = cursor._from_psycopg()
         if failure is not None:
             request.failed()
         if cancelling is not None:

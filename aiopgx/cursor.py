@@ -5,7 +5,7 @@ import contextlib
 import datetime
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
@@ -15,12 +15,13 @@ from ._core import Wire, check_timeout
 from ._nul import refuse_nul, written
 from ._prepared import execute
 from ._requests import Session, command, execute_foreign
-from ._rows import SHAPE_FOREIGN, Result, shape_of
+from ._rows import SHAPE_FOREIGN, Result, Unready, shape_of
 from ._stream import Stream
 from .bulk import execute_batch, execute_many, execute_values
 from .copy import copy_expert, copy_from, copy_records, copy_to
 from .log import logger
-from .pipeline import InFlight, Pending, Pipeline
+from .pipeline import Pending, Pipeline
+from .rows import PsycopgRows, Row, RowFactory, shape_of_factory
 from .stream import RowStream
 from .transaction import (
     IsolationLevel,
@@ -32,6 +33,9 @@ from .utils import _ContextManager, trim
 
 if TYPE_CHECKING:
     from .connection import Connection  # what `Cursor.connection` is for those who use it
+
+
+_C = TypeVar("_C", bound="Cursor[Any]")
 
 
 class Owner(Protocol):
@@ -46,7 +50,7 @@ class Owner(Protocol):
     def close(self) -> Any: ...
 
 
-class Cursor:
+class Cursor(Generic[Row]):
     """A cursor of a `Connection`; `await conn.cursor()` makes it.
 
     conn: the connection.
@@ -57,6 +61,7 @@ class Cursor:
     """
 
     _session: Session | None = None  # whose requests wait for each other
+    _row_factory: RowFactory[Any] | None = None
     _raises_canceled = False  # a QueryCanceledError as such; see `connect()`
     _pipelined = True  # in a pipeline() of the connection, execute() waits for nothing
     _is_part = False  # of an operation that is traced already
@@ -222,7 +227,7 @@ class Cursor:
         *,
         size: int = 100,
         timeout: float | None = None,
-    ) -> RowStream:
+    ) -> RowStream[Row]:
         """Execute a statement and give its rows as they arrive: `async for row in cur.stream(...)`.
 
         The server sends as fast as the rows are used, so that a result of any size needs the memory
@@ -335,7 +340,7 @@ class Cursor:
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:
         """Leave no rows behind, and close what is not proved clean."""
-        self._result = self._psycopg
+        self._result = self._from_psycopg()
         if self._wire.give_up(waiter, exc):
             self._conn.close()
         elif isinstance(exc, asyncio.TimeoutError) and self._wire.closed:
@@ -469,7 +474,7 @@ class Cursor:
     def _transaction(self, transaction: Any) -> None:
         self._own_transaction = transaction
 
-    def _executor(self) -> "Cursor":
+    def _executor(self) -> "Cursor[Any]":
         """What executes the statements of transactions."""
         return self
 
@@ -488,11 +493,11 @@ class Cursor:
 
     # Rows
 
-    async def fetchone(self) -> Any:
+    async def fetchone(self) -> Row | None:
         """Return the next row, None after the last."""
         try:
-            return self._result.fetchone()
-        except InFlight:
+            return self._result.fetchone()  # type: ignore[no-any-return]
+        except Unready:
             pass
         except BaseException as error:
             trim(error)
@@ -501,23 +506,26 @@ class Cursor:
         return await Cursor.fetchone(self)
 
     async def _arrive(self) -> None:
-        """Wait for the statement of a pipeline, and raise its error."""
-        pending = self._result
-        await pending.arrive()
+        """Wait for the statement of a pipeline, and raise its error; or find the rows' maker."""
+        result = self._result
         try:
-            pending.show()
+            if not isinstance(result, Pending):
+                result.maker = self._maker()
+                return
+            await result.arrive()
+            result.show()
         except BaseException as error:
             trim(error)
             raise
 
-    async def fetchmany(self, size: int | None = None) -> list[Any]:
+    async def fetchmany(self, size: int | None = None) -> list[Row]:
         """Return the next rows, at most `size` of them (`arraysize` by default)."""
         if size is None:
             size = self._psycopg.arraysize
         try:
-            rows: list[Any] = self._result.fetchmany(size)
+            rows: list[Row] = self._result.fetchmany(size)
             return rows
-        except InFlight:
+        except Unready:
             pass
         except BaseException as error:
             trim(error)
@@ -525,12 +533,12 @@ class Cursor:
         await self._arrive()
         return await Cursor.fetchmany(self, size)
 
-    async def fetchall(self) -> list[Any]:
+    async def fetchall(self) -> list[Row]:
         """Return the rows that are left."""
         try:
-            rows: list[Any] = self._result.fetchall()
+            rows: list[Row] = self._result.fetchall()
             return rows
-        except InFlight:
+        except Unready:
             pass
         except BaseException as error:
             trim(error)
@@ -543,7 +551,7 @@ class Cursor:
         try:
             self._result.scroll(value, mode)
             return
-        except InFlight:
+        except Unready:
             pass
         except BaseException as error:
             trim(error)
@@ -551,26 +559,26 @@ class Cursor:
         await self._arrive()
         await Cursor.scroll(self, value, mode)
 
-    def __aiter__(self) -> "Cursor":
+    def __aiter__(self) -> "Cursor[Row]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Row:
         # a fetchone() put in its place, by a subclass or a patch, gets to see these rows, too
         if type(self).fetchone is _fetchone and "fetchone" not in self.__dict__:
             try:
-                row = self._result.fetchone()
-            except InFlight:
+                row: Any = self._result.fetchone()
+            except Unready:
                 row = self
             except BaseException as error:
                 trim(error)
                 raise
-            if row is self:  # in flight
+            if row is self:
                 row = await Cursor.fetchone(self)
         else:
             row = await self.fetchone()
-        if row is None:
+        if row is None and (self._row_factory is None or self._result.exhausted):
             raise StopAsyncIteration
-        return row
+        return row  # type: ignore[no-any-return]
 
     # Attributes
 
@@ -592,12 +600,49 @@ class Cursor:
     def _hand_over(self) -> None:
         if isinstance(self._result, Result | Stream):
             self._result.hand_over(self._psycopg)
-        self._result = self._psycopg
+        self._read_from(self._from_psycopg())
+
+    def _from_psycopg(self) -> Any:
+        """What rows and attributes are read from when psycopg2 has the result."""
+        return self._psycopg if self._row_factory is None else PsycopgRows(self._psycopg)
+
+    def _read_from(self, rows: Any) -> None:
+        self._result = rows
 
     @property
-    def connection(self) -> "Connection":
+    def row_factory(self) -> RowFactory[Row] | None:
+        """What makes the rows, such as `aiopgx.rows.dict_row`; None: the cursor class does.
+
+        Can be set, also between fetches from a result. New in aiopgx, by psycopg 3's name.
+        """
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, val: RowFactory[Any] | None) -> None:
+        if isinstance(self._result, Pending):
+            raise RuntimeError("the statement is in flight: fetch from the cursor before")
+        shape = shape_of(type(self._psycopg)) if val is None else shape_of_factory(val)
+        native = isinstance(self._result, Result | Stream)
+        if native:
+            self._result.reshape(shape)
+        if self._shape != SHAPE_FOREIGN:
+            self._shape = shape
+        self._row_factory = val
+        if not native:
+            self._read_from(self._from_psycopg())
+
+    def _maker(self) -> Any:
+        """What makes the rows of the result, by the row factory."""
+        assert self._row_factory is not None
+        maker = self._row_factory(self)
+        if not callable(maker):
+            raise TypeError(f"a row factory must return a callable, not {maker!r}")
+        return maker
+
+    @property
+    def connection(self) -> "Connection[Any]":
         """The `Connection` of this cursor."""
-        return cast("Connection", self._conn)
+        return cast("Connection[Any]", self._conn)
 
     @property
     def echo(self) -> bool:
@@ -710,7 +755,7 @@ class Cursor:
             self._psycopg.close()
         return None
 
-    async def __aenter__(self) -> "Cursor":
+    async def __aenter__(self: _C) -> _C:
         return self
 
     async def __aexit__(
@@ -729,7 +774,7 @@ class Cursor:
 _fetchone = Cursor.fetchone
 
 
-async def _close_cursor(cursor: Cursor) -> None:
+async def _close_cursor(cursor: Cursor[Any]) -> None:
     closing = cursor.close()
     if asyncio.isfuture(closing):
         await closing

@@ -73,6 +73,7 @@ def renewed(conn: Any) -> Any:
     new = object.__new__(GuardedConnection)
     new.__dict__.update(conn.__dict__)
     new._cursors = weakref.WeakSet()
+    new._inbox._conn = weakref.ref(new)
     for cursor in conn._cursors:
         cursor._wire = _released
     conn._wire = conn._conn = conn._notifies = _released

@@ -4,4 +4,4 @@ import logging
 
 # Not named after this package: programs configure "aiopg", and a dictConfig that lists that name
 # only would silence any other (disable_existing_loggers).
-logger = logging.getLogger("aiopg")
+logger: logging.Logger = logging.getLogger("aiopg")

@@ -22,9 +22,10 @@ from ._core import Wire
 from ._errors import make_error
 from ._nul import refuse_nul
 from ._requests import end_portal
-from ._rows import c_int, scroll_target
+from ._rows import Unready, c_int, scroll_target
 from ._structs import genuine_cursor
 from .cursor import Cursor, Owner, _close_cursor
+from .rows import Row
 from .transaction import IsolationLevel
 from .utils import create_completed_future, trim
 
@@ -43,10 +44,10 @@ class Portal:
     __slots__ = ("closed", "name", "quoted", "rests")
 
     def __init__(self, name: str, rests: int | None) -> None:
-        self.name = name.encode()
-        self.quoted = quoted(name)
-        self.rests = rests
-        self.closed = False
+        self.name: bytes = name.encode()
+        self.quoted: bytes = quoted(name)
+        self.rests: int | None = rests
+        self.closed: bool = False
 
 
 def quoted(name: str) -> bytes:
@@ -67,7 +68,7 @@ class Portals:
         self._open: dict[bytes, Portal] = {}
         self._ending: set[Portal] = set()  # those that are being freed now
         self._listeners: list[asyncio.Future[None]] = []  # told when there are none
-        self.nothing = create_completed_future(wire.loop)
+        self.nothing: asyncio.Future[Any] = create_completed_future(wire.loop)
 
     def add(self, portal: Portal) -> Portal:
         """Note a portal that is there. If there was one of its name before, that one is gone."""
@@ -133,7 +134,7 @@ class Portals:
         return not any(map(self.valid, self._open.values()))
 
 
-class NamedCursor(Cursor):
+class NamedCursor(Cursor[Row]):
     """A server-side cursor; `await conn.cursor(name=...)` makes it. New in aiopgx.
 
     execute() declares the cursor on the server; fetches get its rows from there, `async for` in
@@ -270,7 +271,7 @@ class NamedCursor(Cursor):
         if self.closed:  # while the server was at work
             self._portals.close(self._portal)
 
-    def _executor(self) -> Cursor:
+    def _executor(self) -> Cursor[Any]:
         return Cursor(self._conn, PsycopgCursor(self._wire.raw), self._timeout, self._echo)
 
     # Rows
@@ -306,18 +307,18 @@ class NamedCursor(Cursor):
             return False
         return self._portal is None or self._portals.valid(self._portal)
 
-    async def fetchone(self) -> Any:
+    async def fetchone(self) -> Row | None:
         """Fetch the next row from the server, None after the last."""
         await self._move("cursor.fetchone", b"FETCH FORWARD 1")
         return await super().fetchone()
 
-    async def fetchmany(self, size: int | None = None) -> list[Any]:
+    async def fetchmany(self, size: int | None = None) -> list[Row]:
         """Fetch the next rows from the server, at most `size` of them (`arraysize` by default)."""
         size = c_int(self._psycopg.arraysize if size is None else size)
         await self._move("cursor.fetchmany", b"FETCH FORWARD %d" % size)
         return await super().fetchmany(size)
 
-    async def fetchall(self) -> list[Any]:
+    async def fetchall(self) -> list[Row]:
         """Fetch the rows that are left from the server."""
         await self._move("cursor.fetchall", b"FETCH FORWARD ALL")
         return await super().fetchall()
@@ -333,22 +334,29 @@ class NamedCursor(Cursor):
         await self._move("cursor.scroll", command % value)
         self._moved = True
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Row:
         batch = self._batch
         if batch is not None:
             try:
-                row = batch.fetchone()
+                row: Any = batch.fetchone()
+            except Unready:
+                row = await Cursor.fetchone(self)
             except BaseException as error:
                 trim(error)
                 raise
-            if row is not None:
-                return row
+            if row is not None or not (self._row_factory is None or batch.exhausted):
+                return row  # type: ignore[no-any-return]
         await self._move("cursor.__anext__", b"FETCH FORWARD %d" % self._psycopg.itersize)
         self._batch = self._result
         row = await super().fetchone()
-        if row is None:
+        if row is None and (self._row_factory is None or self._result.exhausted):
             raise StopAsyncIteration
-        return row
+        return row  # type: ignore[no-any-return]
+
+    def _read_from(self, rows: Any) -> None:
+        if self._batch is self._result:
+            self._batch = rows
+        self._result = rows
 
     # Attributes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._pipeline import enqueue
 from ._requests import execute_foreign
-from ._rows import SHAPE_FOREIGN
+from ._rows import SHAPE_FOREIGN, Unready
 from .log import logger
 from .utils import trim
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MAX_PENDING = 512
 
 
-class InFlight(Exception):
+class InFlight(Unready):
     """The statement of a cursor is in flight, or its error has not been raised."""
 
 
@@ -39,7 +39,7 @@ class Pending:
         self._cursor = cursor
         self._waiter = waiter
         self._error: BaseException | None = None  # that nobody has seen
-        self.here = False
+        self.here: bool = False
         waiter.add_done_callback(self._arrived)
 
     def _arrived(self, waiter: "asyncio.Future[list[Any]]") -> None:
@@ -48,7 +48,7 @@ class Pending:
         if isinstance(outcome, BaseException):
             self._error = outcome
         elif self._cursor._result is self:
-            self._cursor._result = self._cursor._psycopg if outcome is None else outcome
+            self._cursor._result = self._cursor._from_psycopg() if outcome is None else outcome
 
     async def arrive(self) -> None:
         """Wait for the outcome. Who is cancelled meanwhile has given the statement up."""
@@ -73,7 +73,7 @@ class Pending:
         """Raise the error as execute() does, if nobody has seen it."""
         cursor, error = self._cursor, self._error
         self._error = None
-        reads_from = cursor._psycopg if cursor._result is self else cursor._result
+        reads_from = cursor._from_psycopg() if cursor._result is self else cursor._result
         try:
             if error is not None:
                 cursor._failed(error, self._waiter)

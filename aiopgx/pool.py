@@ -37,6 +37,7 @@ from .guard import guarded, renewed, rest, wake
 from .log import logger
 from .pool_hooks import acquire_checked, pass_on, release_reset
 from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
+from .rows import RowFactory
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
 from .tracing import tracing_of
 from .utils import _ContextManager, create_completed_future, get_running_loop
@@ -666,6 +667,7 @@ class Pool(PoolCore):
         withhold: bool = False,
         *,
         timeout: float | None = None,
+        row_factory: RowFactory[Any] | None = None,
     ) -> _PoolCursor:
         """Get a cursor of a connection of its own, which is released with it.
 
@@ -679,6 +681,7 @@ class Pool(PoolCore):
                 scrollable=scrollable,
                 withhold=withhold,
                 timeout=timeout,
+                row_factory=row_factory,
             ),
             _exit,
         )

@@ -45,14 +45,14 @@ async def check_connection(conn: Connection) -> None:
 
 
 async def discard_all(conn: Connection) -> None:
-    """Make a session as good as new, by `DISCARD ALL`: for `reset=` of a pool. New in aiopgx.
+    """Make a session as good as new by `Connection.reset()`: for `reset=` of a pool.
 
     Settings (search_path, TimeZone ...), LISTENs, temporary tables, advisory locks, the role,
     prepared statements and named cursors are gone, and so are notifications and notices that nobody
     has read. What `on_connect` has SET is gone as well: give that as `options="-c name=value"`.
+    New in aiopgx.
     """
-    (await conn.execute("DISCARD ALL", prepare=False)).close()
-    conn.notifies.clear()
+    await conn.reset()
     del conn.notices[:]
 
 
@@ -202,7 +202,7 @@ class Upkeep:
         if self.max_lifetime is not None:
             lifetime = self.max_lifetime * (1 - JITTER * random.random())
             conn._expires_at = self._loop.time() + lifetime
-        conn.notifies.when_closed(_Lost(self._pool))
+        conn._notifies.when_closed(_Lost(self._pool))
 
     def expired(self, conn: Any) -> bool:
         return self._loop.time() >= getattr(conn, "_expires_at", math.inf)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg2
 
 from ._core import check_timeout
-from ._rows import Result, scroll_target
+from ._rows import SHAPE_FOREIGN, Result, scroll_target
 from ._shared import ALONE, Ticket, may_share
 from .cursor import Cursor
 from .log import logger
+from .rows import PsycopgRows
 from .tracing import STATEMENTS
 from .utils import trim
 
@@ -28,9 +29,9 @@ class FetchedRows:
 
     def __init__(self, impl: Any) -> None:
         self._impl = impl
-        self.description = impl.description
-        self.rowcount = impl.rowcount
-        self.rownumber = 0
+        self.description: Any = impl.description
+        self.rowcount: int = impl.rowcount
+        self.rownumber: int = 0
         self._rows = None if impl.description is None else impl.fetchall()
 
     def __getattr__(self, name: str) -> Any:
@@ -83,7 +84,10 @@ async def execute(
             pool._sharing.submit(pool, ticket)
             outcome = (await ticket.waiter).pop()
             if type(outcome) is Result:
-                return SharedCursor(ticket.impl, outcome, timeout, pool.echo)
+                cursor = SharedCursor(ticket.impl, outcome, timeout, pool.echo)
+                if cursor_factory is None and "row_factory" in pool._conn_kwargs:
+                    cursor.row_factory = pool._conn_kwargs["row_factory"]
+                return cursor
             if outcome is not ALONE:
                 raise outcome
         except BaseException:
@@ -103,7 +107,7 @@ async def _execute_alone(
     """Execute a statement on a connection that nobody else has meanwhile."""
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
-    conn = await pool._acquire()
+    conn = await pool._acquire(timeout)
     try:
         cursor = await conn.cursor(cursor_factory=cursor_factory)
         cursor._raises_canceled = True
@@ -113,9 +117,12 @@ async def _execute_alone(
         impl, result = cursor._psycopg, cursor._result
         if type(result) is not Result:
             result = FetchedRows(impl)
-        return SharedCursor(impl, result, timeout, pool.echo)
+        shared = SharedCursor(impl, result, timeout, pool.echo)
+        if cursor.row_factory is not None:
+            shared.row_factory = cursor.row_factory
+        return shared
     finally:
-        await pool.release(conn)
+        pool.release(conn)
 
 
 class SharedCursor(Cursor):
@@ -124,9 +131,11 @@ class SharedCursor(Cursor):
     It executes nothing more: `psycopg2.InterfaceError` tells what does.
     """
 
+    _shape = SHAPE_FOREIGN
+
     def __init__(self, impl: Any, result: Any, timeout: float | None, echo: bool) -> None:
         self._psycopg = impl
-        self._result = result
+        self._result = self._held = result
         self._timeout = timeout
         self._echo = echo
         self._is_closed = False
@@ -151,7 +160,10 @@ class SharedCursor(Cursor):
             if type(self._result) is Result:
                 self._result.outlives = False
             else:
-                self._result = self._psycopg
+                self._result = self._held = self._psycopg
+
+    def _from_psycopg(self) -> Any:
+        return self._held if self._row_factory is None else PsycopgRows(self._held)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise psycopg2.InterfaceError(

@@ -2,26 +2,36 @@
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg2
 from psycopg2.sql import Composable
 
 from ._nul import written
-from ._rows import SHAPE_FOREIGN
-from ._stream import Stream, start
+from ._rows import SHAPE_FOREIGN, Unready
+from ._stream import NOTHING, Stream, start
 from .log import logger
+from .rows import Row
 from .utils import trim
 
 if TYPE_CHECKING:
     from .cursor import Cursor
 
 
-def _nothing() -> None:
-    return None
+def _nothing() -> Any:
+    return NOTHING
 
 
-class RowStream:
+def _next_row(cursor: "Cursor[Any]", stream: Any) -> Any:
+    """The next row of a stream, NOTHING if it is not here."""
+    try:
+        return stream.next()
+    except Unready:
+        stream.make(cursor._maker())
+    return stream.next()
+
+
+class RowStream(Generic[Row]):
     """The rows of one statement, for one `async for`. See `Cursor.stream()`.
 
     The statement is sent when the first row is asked for. Whoever leaves the loop early has ended
@@ -29,34 +39,42 @@ class RowStream:
     """
 
     def __init__(
-        self, cursor: "Cursor", operation: Any, parameters: Any, size: int, timeout: float | None
+        self,
+        cursor: "Cursor[Row]",
+        operation: Any,
+        parameters: Any,
+        size: int,
+        timeout: float | None,
     ) -> None:
         self._cursor = cursor
         self._arguments: Any = (operation, parameters, size, timeout)  # None once it is sent
         self._stream: Stream | None = None
-        self._next: Any = _nothing  # gives the next row, None if it is not here
+        self._next: Any = _nothing  # gives the next row, NOTHING if it is not here
         self._waiting = False  # some coroutine waits for the next row
         self._ended = False
 
-    def __aiter__(self) -> "RowStream":
+    def __aiter__(self) -> "RowStream[Row]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Row:
         try:
-            row = self._next()
-            if row is None:
+            try:
+                row = self._next()
+            except Unready:
+                row = _next_row(self._cursor, self._stream)
+            if row is NOTHING:
                 row = await self._advance()
         except BaseException as exc:
             if not self._waiting:  # another coroutine
                 self._end()
             trim(exc)
             raise
-        if row is None:
+        if row is NOTHING:
             raise StopAsyncIteration
-        return row
+        return row  # type: ignore[no-any-return]
 
     async def _advance(self) -> Any:
-        """The next row, when it is here; None behind the last."""
+        """The next row, when it is here; NOTHING behind the last."""
         if self._waiting:
             raise RuntimeError("the next row is already being waited for by another coroutine")
         self._waiting = True
@@ -79,7 +97,7 @@ class RowStream:
         self._arguments = None
         if cursor._shape == SHAPE_FOREIGN:
             await cursor.execute(operation, parameters, timeout=timeout)
-            self._next = partial(next, iter(await cursor.fetchall()), None)
+            self._next = partial(next, iter(await cursor.fetchall()), NOTHING)
             return
         if cursor._echo:
             logger.info(operation)
@@ -105,10 +123,10 @@ class RowStream:
         self._next = stream.next
 
     async def _wait(self, stream: Stream) -> Any:
-        while (row := stream.next()) is None and not stream.over:
+        while (row := _next_row(self._cursor, stream)) is NOTHING and not stream.over:
             if (waiter := stream.wait()) is not None:
                 await waiter
-        if row is not None:
+        if row is not NOTHING:
             return row
         error = stream.take_failure()
         try:
@@ -119,7 +137,7 @@ class RowStream:
             del error  # an exception must not hold itself, by way of this frame
         if not self._ended and stream.description is None:
             raise psycopg2.ProgrammingError("no results to fetch")
-        return None
+        return NOTHING
 
     def _end(self) -> None:
         self._ended = True

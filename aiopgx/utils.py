@@ -9,7 +9,7 @@ import psycopg2
 
 from ._context import ContextCore
 
-get_running_loop = asyncio.get_running_loop
+get_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
 
@@ -38,7 +38,14 @@ def create_completed_future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[
 
 
 # Where tracebacks show nothing but a first frame.
-_HIDDEN = ("aiopgx._", "aiopgx.bulk", "aiopgx.pipeline", "aiopgx.shared", "aiopgx.stream")
+_HIDDEN = (
+    "aiopgx._",
+    "aiopgx.bulk",
+    "aiopgx.pipeline",
+    "aiopgx.rows",
+    "aiopgx.shared",
+    "aiopgx.stream",
+)
 
 
 def trim(error: BaseException) -> None:
@@ -130,11 +137,6 @@ class ClosableQueue:
     def when_closed(self, callback: Callable[[Any], object]) -> None:
         """Have `callback` called, by the loop, once this is closed."""
         self._close_event.add_done_callback(callback)
-
-    def clear(self) -> None:
-        """Forget what is in the queue. New in aiopgx."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
 
     async def get(self) -> Any:
         """Return the next item; wait for one if there is none."""

@@ -132,9 +132,11 @@ async def test_a_check_that_always_fails(ours, pool):
         raise LookupError("never good")
 
     made = await pool(minsize=0, maxsize=2, check=check)
-    with pytest.raises(asyncio.TimeoutError, match="passed its check within") as caught:
+    text = "no connection (that passed its check )?within"
+    with pytest.raises(asyncio.TimeoutError, match=text) as caught:
         await made.acquire(timeout=0.3)
-    assert isinstance(caught.value.__cause__, LookupError)
+    if "check" in str(caught.value):  # else its time was over while it connected
+        assert isinstance(caught.value.__cause__, LookupError)
     assert made.get_stats()["connections_num"] <= 6, "with pauses"
     await settled(made, 0)
 

@@ -71,6 +71,8 @@ async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:
 
     Statements have no time limit unless `timeout` gives one.
     """
+    if kwargs.get("row_factory") is not None:
+        raise TypeError("row_factory: the rows of SQLAlchemy's results are its own")
     options = {"timeout": None, "enable_json": False, "enable_uuid": False, "enable_hstore": False}
     return await aiopgx.connect(*args, **{**options, **kwargs})
 

@@ -54,6 +54,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         self.dbapi = dbapi
         self._connection = connection
         connection._raise_query_canceled = True
+        connection._row_factory = None
         connection._reports_unclosed = False
         self._wire = connection._wire
         self._session = Session()

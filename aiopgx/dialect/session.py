@@ -48,9 +48,9 @@ class Characteristics:
     def __init__(
         self, level: int | None = None, readonly: bool | None = None, deferrable: bool | None = None
     ) -> None:
-        self.level = level
-        self.readonly = readonly
-        self.deferrable = deferrable
+        self.level: int | None = level
+        self.readonly: bool | None = readonly
+        self.deferrable: bool | None = deferrable
 
     def begin(self) -> bytes:
         """The statement that opens a transaction with them."""

@@ -82,6 +82,8 @@ async def _create_engine(
     pool_recycle: float = -1,
     **kwargs: Any,
 ) -> "Engine":
+    if kwargs.get("row_factory") is not None:
+        raise TypeError("row_factory: the rows of aiopgx.sa are RowProxy objects")
     # looked up in the package, where programs put functions of their own in its place
     pool = await aiopgx.create_pool(
         dsn,
