@@ -25,9 +25,7 @@ def table(dsn):
     conn = psycopg2.connect(dsn)
     with conn, conn.cursor() as cursor:
         cursor.execute("CREATE TABLE drilled (n int, t text)")
-        cursor.execute(
-            "CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n + n'"
-        )
+        cursor.execute("CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n + n'")
     conn.close()
 
 

@@ -272,7 +272,6 @@ async def test_restart(ours, own_server):
                     got = await (await pool.execute("SELECT %s::int, ''", (number,))).fetchall()
             except (psycopg2.Error, asyncio.TimeoutError) as error:
                 errors.append(error)
-                if isinstance(error, psycopg2.InterfaceError): import traceback; traceback.print_exc()
                 await asyncio.sleep(0.02)
             else:
                 assert got == [(number, "")]
@@ -292,7 +291,9 @@ async def test_restart(ours, own_server):
         await asyncio.gather(*clients)
         await until(lambda: is_at_rest(pool))
     assert errors
-    assert {type(error) for error in errors} <= LOST | {psycopg2.errors.CannotConnectNow}
+    # closed: lost in the turn in which the pool has handed it to one who waited
+    closed = {psycopg2.InterfaceError, psycopg2.errors.CannotConnectNow}
+    assert {type(error) for error in errors} <= LOST | closed
 
 
 @LOOPS
