@@ -1,4 +1,4 @@
-"""What the drills (test_drill_*.py) share: that nothing is left behind, and cancelling at each step.
+"""What the drills (test_drill_*.py) share: nothing is left behind, cancelling at each step.
 
 The standing criterion, after each drill: all connections of the pool are free, none is being made,
 the server has no other sessions of ours, and there are as many file descriptors and tasks as

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from drills import cancelled_at, nothing_left
 from psycopg2.extensions import make_dsn
-from support import LONG, fetch, running, scalar, until
+from support import LONG, fetch, running, until
 
 LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 STEPS = 60  # no operation is suspended as often as that
@@ -73,10 +73,9 @@ async def rolled_back(pool, impl, dsn):
 
 
 async def savepoints(pool, impl, dsn):
-    async with pool.cursor() as cur, cur.begin():
-        async with cur.begin_nested():
-            await cur.execute("SELECT 3")
-            assert await cur.fetchone() == (3,)
+    async with pool.cursor() as cur, cur.begin(), cur.begin_nested():
+        await cur.execute("SELECT 3")
+        assert await cur.fetchone() == (3,)
 
 
 async def named(pool, impl, dsn):
@@ -170,9 +169,8 @@ async def on_connect(pool, impl, dsn):
     async def prepare(conn):
         assert await fetch(conn, "SELECT 2") == [(2,)]
 
-    async with impl.create_pool(dsn, minsize=0, on_connect=prepare) as other:
-        async with other.acquire() as conn:
-            assert await fetch(conn, "SELECT 1") == [(1,)]
+    async with impl.create_pool(dsn, minsize=0, on_connect=prepare) as other, other.cursor() as cur:
+        await cur.execute("SELECT 1")
 
 
 async def notified(pool, impl, dsn):
