@@ -113,7 +113,7 @@ LIBRARIES: dict[str, Callable[[str], contextlib.AbstractAsyncContextManager[Ask]
 class Drill:
     """A library against a server, through a proxy; counts what is lost."""
 
-    def __init__(self, running: server.Cluster, proxy: Proxy, ask: Ask) -> None:
+    def __init__(self, running: server.Server, proxy: Proxy, ask: Ask) -> None:
         self.server = running
         self.proxy = proxy
         self.ask = ask

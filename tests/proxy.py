@@ -129,11 +129,13 @@ class Proxy:
                 while self._is_frozen(to_server) and not self.stopping.is_set():
                     time.sleep(0.01)
                 time.sleep(self.lag)
+                if link.ended:  # what was received before is lost, too: else there were a hole
+                    break
                 if to_server:
                     target.sendall(data)
                 else:
                     self._answer(link, data)
-        if link.reset:
+        if link.ended:
             return
         if self.half_close:
             end(target, socket.SHUT_WR)
@@ -166,12 +168,12 @@ class Link:
     def __init__(self, client, server):
         self.client = client
         self.server = server
-        self.reset = False
+        self.ended = False
 
     def end(self, reset=False):
         """Wake up both threads. The client sees FIN; or RST, when they have closed the socket."""
+        self.ended = True
         if reset:
-            self.reset = True
             with contextlib.suppress(OSError):
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         end(self.client, socket.SHUT_RD if reset else socket.SHUT_RDWR)
