@@ -1,5 +1,5 @@
 # make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-dependents
-#      | test-examples | drill | fuzz | bench | benchmark | docs | lint | clean
+#      | test-examples | drill | fuzz | bench | benchmark | docs | lint | types | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
@@ -21,13 +21,14 @@ ARGS =
 SQLALCHEMY =
 
 BIN = $(VENV)/bin
+TYPES = $(VENV)-types/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES = pyproject.toml setup.py aiopgx/*.pyx aiopgx/*.pxd aiopgx/*.h
 USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
 .PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-dependents test-examples
-.PHONY: drill fuzz bench benchmark docs lint clean
+.PHONY: drill fuzz bench benchmark docs lint types clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -76,6 +77,15 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# As lint's mypy with psycopg2's types, the stubs beside compiled modules, and what users' programs see.
+types: $(VENV)/.test $(VENV)-types/.types
+	PYTHONPATH=. $(TYPES)/mypy
+	PYTHONPATH=. $(TYPES)/stubtest aiopgx --concise --ignore-missing-stub --ignore-disjoint-bases \
+	    --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt --ignore-unused-allowlist
+	PYTHONPATH=. PATH="$(abspath $(TYPES)):$$PATH" pyright --verifytypes aiopgx --ignoreexternal
+	PYTHONPATH=. $(TYPES)/mypy --strict --config-file= tests/typing/programs.py
+	PYTHONPATH=. PATH="$(abspath $(TYPES)):$$PATH" pyright tests/typing
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -128,6 +138,13 @@ $(VENV)/.docs: $(BIN)/pip $(SOURCES) docs/requirements.txt
 
 $(VENV)/.lint: $(BIN)/pip
 	@$(PIP) ruff mypy "sqlalchemy[asyncio]>=2.1"
+	@touch $@
+
+# Apart: lint checks without psycopg2's types.
+$(VENV)-types/.types: $(BIN)/pip
+	@$(BIN)/python -m venv $(VENV)-types
+	@$(TYPES)/python -m pip --disable-pip-version-check install --quiet \
+	    mypy "pyright[nodejs]" psycopg2-binary "sqlalchemy[asyncio]>=2.1" types-psycopg2
 	@touch $@
 
 $(BIN)/pip:

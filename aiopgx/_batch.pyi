@@ -8,8 +8,8 @@ from ._requests import Session
 pipelines: bool
 
 class Batch:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         wire: Wire,
         impl: Any,
         operation: Any,
@@ -18,7 +18,7 @@ class Batch:
         own: bool,
         native: bool,
         echo: bool,
-    ) -> None: ...
+    ) -> Batch: ...
     @property
     def odd(self) -> bool: ...
     @property

@@ -14,14 +14,14 @@ class _Inbox(Protocol):
 
 class Wire:
     plans: Plans | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         raw: Any,
         loop: asyncio.AbstractEventLoop,
         inbox: _Inbox,
         notifies: ClosableQueue,
         cancel_timeout: float,
-    ) -> None: ...
+    ) -> Wire: ...
     @property
     def raw(self) -> Any: ...
     @property

@@ -174,7 +174,7 @@ def _composite(items: tuple[Any, ...], raw: Any) -> str:
     return "(" + ",".join("" if text is None else in_quotes(text) for text in texts) + ")"
 
 
-def _range(value: Range, raw: Any) -> str:
+def _range(value: Any, raw: Any) -> str:
     if value.isempty:
         return "empty"
     bounds = (value.lower, value.upper)

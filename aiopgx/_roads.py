@@ -63,7 +63,7 @@ def capabilities() -> Capabilities:
         native=_link.native_road,
         reason=_reason(),
         libpq_version=_libpq.libpq_version,
-        psycopg2_version=psycopg2.__version__,
+        psycopg2_version=psycopg2.__version__,  # type: ignore[attr-defined, unused-ignore]
         direct_rows=_libpq.direct_rows,
         async_cancel=_libpq.async_cancel,
     )

@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as INTRANS
 from psycopg2.extensions import encodings
-from psycopg2.extras import _paginate, _split_sql
+from psycopg2.extras import _paginate, _split_sql  # type: ignore[attr-defined, unused-ignore]
 from psycopg2.sql import Composable
 
 from ._batch import Batch, literal

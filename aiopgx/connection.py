@@ -362,7 +362,7 @@ class Connection(Generic[Row]):
         if self._enable_json:
             psycopg2.extras.register_default_json(raw)
         if self._enable_uuid:
-            psycopg2.extras.register_uuid(conn_or_curs=raw)
+            psycopg2.extras.register_uuid(conn_or_curs=raw)  # type: ignore[no-untyped-call, unused-ignore]
         if hstore is not None:
             oids, array_oids = hstore
             psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
@@ -768,7 +768,7 @@ class Connection(Generic[Row]):
     # Notifications and notices
 
     @property
-    def notifies(self) -> ClosableQueue:
+    def notifies(self) -> ClosableQueue[psycopg2.extensions.Notify]:
         """The notifications of LISTEN: `await conn.notifies.get()`, `async for`.
 
         It raises `psycopg2.OperationalError` when the connection is gone. From the first use of

@@ -132,7 +132,7 @@ class Outage:
 
     def __init__(self, start: float, limit: float) -> None:
         self.start = start
-        self.give_up_at = start + limit
+        self.give_up_at: float = start + limit
         self.attempts = 0
         self.error: BaseException | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -157,14 +157,14 @@ class Upkeep:
         max_idle: float | None,
         reconnect_timeout: float | None,
     ) -> None:
-        self.max_lifetime = seconds("max_lifetime", max_lifetime)
-        self.max_idle = seconds("max_idle", max_idle)
-        self.reconnect_timeout = seconds("reconnect_timeout", reconnect_timeout)
+        self.max_lifetime: float | None = seconds("max_lifetime", max_lifetime)
+        self.max_idle: float | None = seconds("max_idle", max_idle)
+        self.reconnect_timeout: float | None = seconds("reconnect_timeout", reconnect_timeout)
         self.outage: Outage | None = None
         self._pool = weakref.ref(pool)
         self._loop = pool._loop
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self.started = False
+        self.started: bool = False
 
     def start(self) -> None:
         """The pool has its first connections: from now on they are seen to."""

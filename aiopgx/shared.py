@@ -174,7 +174,24 @@ class SharedCursor(Cursor):
     async def _refuse_later(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse()
 
-    execute = executemany = execute_batch = execute_values = callproc = _refuse_later
-    copy_from = copy_to = copy_expert = copy_records = nextset = _refuse_later
-    stream = begin = begin_nested = mogrify = _refuse
-    raw = _impl = property(_refuse)
+    execute: Any = _refuse_later
+    executemany: Any = _refuse_later
+    execute_batch: Any = _refuse_later
+    execute_values: Any = _refuse_later
+    callproc: Any = _refuse_later
+    copy_from: Any = _refuse_later
+    copy_to: Any = _refuse_later
+    copy_expert: Any = _refuse_later
+    copy_records: Any = _refuse_later
+    nextset: Any = _refuse_later
+    stream: Any = _refuse
+    begin: Any = _refuse
+    begin_nested: Any = _refuse
+    mogrify: Any = _refuse
+
+    @property
+    def raw(self) -> NoReturn:
+        """Refused: the psycopg2 cursor is that of a connection."""
+        self._refuse()
+
+    _impl = raw

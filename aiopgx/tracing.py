@@ -85,12 +85,12 @@ class Operation:
         parameters: Any = None,
         pool: "Pool | None" = None,
     ) -> None:
-        self.kind = kind
-        self.method = method
-        self.connection = connection
-        self.server = server
-        self.statement = statement
-        self.parameters = parameters
+        self.kind: Kind = kind
+        self.method: str = method
+        self.connection: Connection | None = connection
+        self.server: Server | None = server
+        self.statement: str | None = statement
+        self.parameters: Any = parameters
         self.duration: float | None = None
         self.rows: int | None = None
         self.status: str | None = None
@@ -128,8 +128,8 @@ class Trace:
     def __init__(
         self, tracers: Sequence[Tracer], loop: asyncio.AbstractEventLoop, operation: Operation
     ) -> None:
-        self.operation = operation
-        self.kept = False  # the block does not end it, unless by an exception
+        self.operation: Operation = operation
+        self.kept: bool = False  # the block does not end it, unless by an exception
         self._loop = loop
         self._told: list[Ended] = []
         for tracer in tracers:

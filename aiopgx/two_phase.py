@@ -19,7 +19,7 @@ def _checked(xid: Any) -> Xid:
     if isinstance(xid, Xid):
         return xid
     if isinstance(xid, str):
-        return Xid.from_string(xid)
+        return Xid.from_string(xid)  # type: ignore[no-untyped-call, no-any-return, arg-type, unused-ignore]
     raise TypeError("not a valid transaction id")
 
 
@@ -112,4 +112,4 @@ async def recover(conn: "Connection") -> list[Xid]:
             "SELECT gid, prepared, owner, database FROM pg_prepared_xacts", prepare=False
         )
         rows = await cursor.fetchall()
-    return [fill_xid(Xid.from_string(gid), *described) for gid, *described in rows]
+    return [fill_xid(Xid.from_string(gid), *described) for gid, *described in rows]  # type: ignore[no-untyped-call, unused-ignore]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg2
 
@@ -12,6 +12,14 @@ from ._context import ContextCore
 get_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
 
 _TObj = TypeVar("_TObj")
+_TItem = TypeVar("_TItem")
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    _TQueued = TypeVarWithDefault("_TQueued", default=Any)
+else:
+    _TQueued = TypeVar("_TQueued")
 
 
 def bounded(
@@ -77,19 +85,19 @@ class _ContextManager(ContextCore[_TObj], Coroutine[Any, None, _TObj]):
         return obj
 
 
-class _IterableContextManager(_ContextManager[_TObj]):
+class _IterableContextManager(_ContextManager[_TObj], Generic[_TObj, _TItem]):
     """A context manager whose object may also be iterated; it is released after the last item."""
 
     __slots__ = ()
 
-    def __aiter__(self) -> "_IterableContextManager[_TObj]":
+    def __aiter__(self) -> "_IterableContextManager[_TObj, _TItem]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _TItem:
         if self._obj is None:
             self._obj = await self._coro
         try:
-            return await self._obj.__anext__()
+            return await self._obj.__anext__()  # type: ignore[no-any-return]
         except StopAsyncIteration:
             await self.__aexit__(None, None, None)
             raise
@@ -102,7 +110,7 @@ class Missing:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.count = 0
+        self.count: int = 0
 
     def error(self) -> psycopg2.OperationalError:
         return psycopg2.OperationalError(
@@ -110,7 +118,7 @@ class Missing:
         )
 
 
-class ClosableQueue:
+class ClosableQueue(Generic[_TQueued]):
     """The reading side of an `asyncio.Queue` that can be closed with an exception.
 
     What is in the queue when it is closed can still be read; after that every read raises the
@@ -119,7 +127,7 @@ class ClosableQueue:
 
     __slots__ = ("_close_event", "_loop", "_queue")
 
-    def __init__(self, queue: "asyncio.Queue[Any]", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, queue: "asyncio.Queue[_TQueued]", loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue = queue
         self._close_event: asyncio.Future[Any] = loop.create_future()
@@ -138,7 +146,7 @@ class ClosableQueue:
         """Have `callback` called, by the loop, once this is closed."""
         self._close_event.add_done_callback(callback)
 
-    async def get(self) -> Any:
+    async def get(self) -> _TQueued:
         """Return the next item; wait for one if there is none."""
         while True:
             try:
@@ -148,17 +156,17 @@ class ClosableQueue:
                     raise  # this is the exception that the queue was closed with
             await self._wait()
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> _TQueued:
         """Return the next item.
 
         Raises `asyncio.QueueEmpty` if there is none, or what the queue was closed with.
         """
         if self._queue.empty() and self._close_event.done():
-            return self._close_event.result()
-        item = self._queue.get_nowait()
+            return self._close_event.result()  # type: ignore[no-any-return]
+        item: Any = self._queue.get_nowait()
         if type(item) is Missing:
             raise item.error()
-        return item
+        return item  # type: ignore[no-any-return]
 
     def empty(self) -> bool:
         return self._queue.empty()
@@ -166,10 +174,10 @@ class ClosableQueue:
     def qsize(self) -> int:
         return self._queue.qsize()
 
-    def __aiter__(self) -> "ClosableQueue":
+    def __aiter__(self) -> "ClosableQueue[_TQueued]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _TQueued:
         return await self.get()
 
     def _getters(self) -> Any:

@@ -84,7 +84,7 @@ class PGDialect_aiopgx(PGDialect_psycopg2):
     has_terminate = True
     poolclass = AsyncAdaptedQueuePool
 
-    colspecs = util.update_copy(
+    colspecs: Any = util.update_copy(
         PGDialect_psycopg2.colspecs, {ranges.AbstractMultiRange: values.MultiRange}
     )
 

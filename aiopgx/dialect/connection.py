@@ -309,7 +309,7 @@ class AsyncAdapt_aiopgx_connection(AsyncAdapt_dbapi_connection):
         cursor = self.cursor(cursor_factory=plain_cursor)
         was = self._session.status
         cursor.execute("SELECT gid FROM pg_prepared_xacts")
-        xids = [Xid.from_string(gid) for (gid,) in cursor.fetchall()]
+        xids = [Xid.from_string(gid) for (gid,) in cursor.fetchall()]  # type: ignore[no-untyped-call, unused-ignore]
         cursor.close()
         if was == STATUS_READY:
             self._rollback()
@@ -498,4 +498,4 @@ def _xid_of(value: Any) -> Any:
         value = value.decode()
     if not isinstance(value, str):
         raise TypeError("not a valid transaction id")
-    return Xid.from_string(value)
+    return Xid.from_string(value)  # type: ignore[no-untyped-call, arg-type, unused-ignore]

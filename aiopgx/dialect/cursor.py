@@ -1,7 +1,7 @@
 """The cursors that SQLAlchemy sees, with psycopg2's methods."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.util.concurrency import await_only, in_greenlet
@@ -36,7 +36,7 @@ class Description(Sequence[Any]):
     def __eq__(self, other: object) -> bool:
         return self._columns() == (other._columns() if isinstance(other, Description) else other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return repr(self._columns())

@@ -5,7 +5,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg2.extensions import (
     AsIs,
@@ -47,7 +47,7 @@ def register_multiranges(raw: Any) -> None:
         register_type(new_array_type((array,), "MULTIRANGES", kind), raw)
 
 
-def _multirange(of_range: int) -> Callable[[str | None, Any], Any]:
+def _multirange(of_range: int) -> Callable[[Any, Any], Any]:
     def cast(value: str | None, cursor: Any) -> Any:
         if value is None:
             return None
@@ -74,13 +74,13 @@ def _quoted(name: str, value: Any) -> AsIs:
     return AsIs(f"'{value}'::{name}")
 
 
-def _inet(value: str | None, cursor: Any) -> Any:
+def _inet(value: Any, cursor: Any) -> Any:
     if value is None:
         return None
     return ipaddress.ip_interface(value) if "/" in value else ipaddress.ip_address(value)
 
 
-def _cidr(value: str | None, cursor: Any) -> Any:
+def _cidr(value: Any, cursor: Any) -> Any:
     return None if value is None else ipaddress.ip_network(value)
 
 
@@ -88,7 +88,13 @@ def _adapt(cls: type, adapter: Callable[[Any], Any]) -> None:
     adapters.setdefault((cls, ISQLQuote), adapter)
 
 
-class MultiRange(ranges.AbstractMultiRangeImpl):  # type: ignore[type-arg]
+if TYPE_CHECKING:
+    _MultiRange = ranges.AbstractMultiRangeImpl[Any]
+else:
+    _MultiRange = ranges.AbstractMultiRangeImpl
+
+
+class MultiRange(_MultiRange):
     """Multiranges of typed columns: SQLAlchemy's, out of lists of psycopg2's ranges."""
 
     def bind_processor(self, dialect: Any) -> Any:

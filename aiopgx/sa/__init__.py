@@ -2,10 +2,10 @@
 
 try:
     import sqlalchemy as _sqlalchemy  # noqa: F401
-except ImportError as error:
+except ImportError as _error:
     raise ModuleNotFoundError(
-        "aiopgx.sa needs SQLAlchemy 1.4, 2.0 or 2.1: pip install sqlalchemy", name=error.name
-    ) from error
+        "aiopgx.sa needs SQLAlchemy 1.4, 2.0 or 2.1: pip install sqlalchemy", name=_error.name
+    ) from _error
 
 from . import utils as utils  # an attribute of the package, as in aiopg
 from .connection import SAConnection

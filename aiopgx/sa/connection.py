@@ -12,7 +12,7 @@ from sqlalchemy.sql.dml import Insert, Update, UpdateBase
 from ..utils import _ContextManager, _IterableContextManager
 from . import exc
 from ._statements import Statement, check_parameters, statement_for
-from .result import ResultProxy
+from .result import ResultProxy, RowProxy
 from .transaction import (
     NestedTransaction,
     RootTransaction,
@@ -67,7 +67,7 @@ class SAConnection:
 
     def execute(
         self, query: Any, *multiparams: Any, **params: Any
-    ) -> "_IterableContextManager[ResultProxy]":
+    ) -> "_IterableContextManager[ResultProxy, RowProxy]":
         """Execute a statement: `await` it for the result.
 
         `async with` closes the result at the end; `async for` gives the rows.

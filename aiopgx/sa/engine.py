@@ -14,7 +14,7 @@ from ..connection import TIMEOUT
 from ..utils import _ContextManager, _IterableContextManager, get_running_loop
 from ._statements import APGCompiler_psycopg2
 from .connection import SAConnection, _close_result_proxy
-from .result import ResultProxy
+from .result import ResultProxy, RowProxy
 
 
 def get_dialect(
@@ -226,7 +226,7 @@ class Engine:
 
     def execute(
         self, query: Any, *multiparams: Any, **params: Any
-    ) -> "_IterableContextManager[ResultProxy]":
+    ) -> "_IterableContextManager[ResultProxy, RowProxy]":
         """Execute one statement, a transaction of its own, on any connection of the pool.
 
         `await` it for the result, `async with` it to close the result at the end, or `async for`

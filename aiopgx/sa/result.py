@@ -34,7 +34,11 @@ class RowProxy(RowCore, Mapping[Any, Any]):
 
     __slots__ = ()
 
-    __getattr__ = RowCore._attribute
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+    else:
+        __getattr__ = RowCore._attribute
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._result_proxy.keys)
@@ -234,8 +238,8 @@ class ResultMap(list[Any]):
         self._base: ResultMap | None = None
         self._columns: list[Any] | None = None
         self._shared: bool | None = None
-        self.order = order_of(compiled)
-        self.statement = compiled.statement
+        self.order: str | None = order_of(compiled)
+        self.statement: Any = compiled.statement
 
     def of(self, statement: Any) -> "ResultMap":
         """Return the same for another statement of this shape."""

@@ -104,7 +104,7 @@ QUERIES = {
 class Aiopg:
     """aiopg, and what has its API: a pool of connections, a cursor kept for each task."""
 
-    FACTORIES: ClassVar = {
+    FACTORIES: ClassVar[dict[str, Any]] = {
         "tuple": None,
         "DictRow": psycopg2.extras.DictCursor,
         "RealDictRow": psycopg2.extras.RealDictCursor,
@@ -116,7 +116,9 @@ class Aiopg:
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool = await self.module.create_pool(dsn, minsize=connections, maxsize=connections)
+        self.pool: Any = await self.module.create_pool(
+            dsn, minsize=connections, maxsize=connections
+        )
 
     async def close(self) -> None:
         self.pool.terminate()
@@ -165,7 +167,7 @@ class Asyncpg:
         parameters["database"] = parameters.pop("dbname", None)
         parameters["ssl"] = parameters.pop("sslmode", None)
         names = ("host", "port", "user", "password", "database", "ssl")
-        self.pool = await self.module.create_pool(
+        self.pool: Any = await self.module.create_pool(
             **{name: parameters[name] for name in names if parameters.get(name)},
             min_size=connections,
             max_size=connections,
@@ -223,7 +225,7 @@ class Psycopg:
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool = self.pools.AsyncConnectionPool(
+        self.pool: Any = self.pools.AsyncConnectionPool(
             dsn,
             min_size=connections,
             max_size=connections,
@@ -447,8 +449,9 @@ def environment(dsn: str, drivers: Sequence[Driver]) -> str:
     with contextlib.closing(psycopg2.connect(dsn)) as conn:
         major, minor = divmod(conn.server_version, 10_000)
     versions = ", ".join(f"{driver.name} {driver.version}" for driver in drivers)
+    psycopg: str = psycopg2.__version__  # type: ignore[attr-defined, unused-ignore]
     return (
-        f"{versions}; psycopg2 {psycopg2.__version__.split()[0]}, PostgreSQL {major}.{minor}, "
+        f"{versions}; psycopg2 {psycopg.split()[0]}, PostgreSQL {major}.{minor}, "
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{load_average()}"
     )

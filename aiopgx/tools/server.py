@@ -120,9 +120,9 @@ class Cluster(Server):
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._user = _unprivileged_user()
-        self.directory = Path(tempfile.mkdtemp(prefix="aiopgx-", dir=_parent_directory()))
-        self.data = self.directory / "data"
-        self.log = self.directory / "log"
+        self.directory: Path = Path(tempfile.mkdtemp(prefix="aiopgx-", dir=_parent_directory()))
+        self.data: Path = self.directory / "data"
+        self.log: Path = self.directory / "log"
         if self._user is not None:
             os.chown(self.directory, *self._user)
         self._guard = self._popen(
@@ -130,7 +130,7 @@ class Cluster(Server):
         )
         atexit.register(self.close)
         try:
-            self.bindir = self._reachable(bindir)
+            self.bindir: Path = self._reachable(bindir)
             self._initdb({**SETTINGS, **settings})
             self._start_on_a_free_port()
         except BaseException:
@@ -378,5 +378,5 @@ def _free_port() -> int:
 if __name__ == "__main__":
     try:
         print(find_binaries())
-    except ServerError as error:
-        sys.exit(str(error))
+    except ServerError as _error:
+        sys.exit(str(_error))
