@@ -1,5 +1,5 @@
 # make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-dependents
-#      | test-examples | fuzz | bench | benchmark | docs | lint | types | clean
+#      | test-examples | drill | fuzz | bench | benchmark | docs | lint | types | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
@@ -28,7 +28,7 @@ USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
 .PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-dependents test-examples
-.PHONY: fuzz bench benchmark docs lint types clean
+.PHONY: drill fuzz bench benchmark docs lint types clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -54,6 +54,10 @@ test-dependents: $(VENV)/.dependents
 
 test-examples: $(VENV)/.test-examples
 	@$(BIN)/python -m pytest examples $(ARGS)
+
+# The reliability drills in their long form, for many minutes. See docs/reliability.md.
+drill: $(VENV)/.test$(SQLALCHEMY)
+	@AIOPGX_LONG=1 $(BIN)/python -m pytest -n auto --dist load tests/test_drill_*.py $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	@$(BIN)/python -m fuzz $(ARGS)

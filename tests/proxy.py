@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server, in threads of its own."""
+"""A TCP proxy in front of a server, in threads of its own, that can break what it passes on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import time
 # With what a connection begins that is there to cancel a query.
 CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
 
+# SO_LINGER of a socket whose close() sends RST.
+AT_ONCE = struct.pack("ii", 1, 0)
+
 
 @contextlib.contextmanager
 def proxy(port, **habits):
     """The port of a `Proxy` in front of that port of 127.0.0.1."""
     running = Proxy(port, **habits)
     try:
-        yield running.listener.getsockname()[1]
+        yield running.port
     finally:
         running.stop()
 
@@ -32,12 +35,18 @@ class Proxy:
 
     swap: (a, b) of one length: b is passed on to the server in the place of a.
 
-    `starts` has the first bytes that each client has sent. `trips` counts how often a client has
-    sent something after an answer. While `held` is set, what clients send is not passed on.
+    `port` is where it listens. `starts` has the first bytes that each client has sent. `trips`
+    counts how often a client has sent something after an answer; `passed` the bytes that clients
+    were sent. What may be set at any time, for all connections:
+
+    held: what clients send is not passed on.
+    muted: what the server sends is not passed on; with `held`, the link is frozen.
+    lag: seconds by which all that is sent comes late, in each direction.
+    rate: bytes a second, at most, that clients are sent; None for no limit.
     """
 
     def __init__(self, port, *, delay=0.0, half_close=True, deaf=False, swap=None):
-        self.port = port
+        self.server_port = port
         self.delay = delay
         self.half_close = half_close
         self.deaf = deaf
@@ -46,21 +55,35 @@ class Proxy:
         self.trips = 0
         self.answered = True
         self.held = False
+        self.muted = False
+        self.lag = 0.0
+        self.rate = None
+        self.passed = 0
+        self.cut = None
         self.stopping = threading.Event()
-        self.sockets = set()
+        self.links = set()
         self.threads = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.listener.settimeout(0.05)
+        self.port = self.listener.getsockname()[1]
         self._start(self._accept)
 
     def stop(self):
         """Close everything."""
         self.stopping.set()
-        for sock in list(self.sockets):
-            end(sock, socket.SHUT_RDWR)
+        self.end()
         for thread in self.threads:
             thread.join()
         self.listener.close()
+
+    def end(self, reset=False):
+        """End all connections there are, by FIN; or by RST."""
+        for link in list(self.links):
+            link.end(reset)
+
+    def cut_after(self, count, reset=False):
+        """End the connection whose client has been sent so many bytes more, from now on."""
+        self.cut = (self.passed + count, reset)
 
     def _start(self, function, *arguments):
         thread = threading.Thread(target=function, args=arguments)
@@ -75,7 +98,8 @@ class Proxy:
     def _serve(self, client):
         with client, socket.socket() as server:
             client.settimeout(None)
-            self.sockets |= {client, server}
+            link = Link(client, server)
+            self.links.add(link)
             with contextlib.suppress(OSError):
                 start = client.recv(65536)
                 self.starts.append(start)
@@ -83,17 +107,18 @@ class Proxy:
                     self.stopping.wait()
                     return
                 time.sleep(self.delay)
-                server.connect(("127.0.0.1", self.port))
+                server.connect(("127.0.0.1", self.server_port))
                 if not self.half_close and has_ended(client):
                     return
-                back = threading.Thread(target=self._pass_on, args=(server, client, False))
+                back = threading.Thread(target=self._pass_on, args=(link, False))
                 back.start()
                 server.sendall(start)
-                self._pass_on(client, server, True)
+                self._pass_on(link, True)
                 back.join()
-            self.sockets -= {client, server}
+            self.links.discard(link)
 
-    def _pass_on(self, source, target, to_server):
+    def _pass_on(self, link, to_server):
+        source, target = (link.client, link.server) if to_server else (link.server, link.client)
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if to_server and self.answered:
@@ -101,14 +126,58 @@ class Proxy:
                 if to_server and self.swap is not None:
                     data = data.replace(*self.swap)
                 self.answered = not to_server
-                while to_server and self.held and not self.stopping.is_set():
+                while self._is_frozen(to_server) and not self.stopping.is_set():
                     time.sleep(0.01)
-                target.sendall(data)
+                time.sleep(self.lag)
+                if link.ended:  # what was received before is lost, too: else there were a hole
+                    break
+                if to_server:
+                    target.sendall(data)
+                else:
+                    self._answer(link, data)
+        if link.ended:
+            return
         if self.half_close:
             end(target, socket.SHUT_WR)
         else:
-            end(target, socket.SHUT_RDWR)
-            end(source, socket.SHUT_RDWR)
+            link.end()
+
+    def _is_frozen(self, to_server):
+        return self.held if to_server else self.muted
+
+    def _answer(self, link, data):
+        """Send the client what the server has sent, as far as a cut lets it."""
+        left, reset = (self.cut[0] - self.passed, self.cut[1]) if self.cut else (len(data), False)
+        whole = left > len(data) or not self.cut
+        data = data if whole else data[:left]
+        self.passed += len(data)
+        if self.rate is None:
+            link.client.sendall(data)
+        else:
+            for piece in range(0, len(data), 512):
+                link.client.sendall(data[piece : piece + 512])
+                time.sleep(512 / self.rate)
+        if not whole:
+            self.cut = None
+            link.end(reset)
+
+
+class Link:
+    """The two sockets of a connection."""
+
+    def __init__(self, client, server):
+        self.client = client
+        self.server = server
+        self.ended = False
+
+    def end(self, reset=False):
+        """Wake up both threads. The client sees FIN; or RST, when they have closed the socket."""
+        self.ended = True
+        if reset:
+            with contextlib.suppress(OSError):
+                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        end(self.client, socket.SHUT_RD if reset else socket.SHUT_RDWR)
+        end(self.server, socket.SHUT_RDWR)
 
 
 def has_ended(sock):

@@ -1,0 +1,316 @@
+"""Drills: a server, or a link, that breaks off, freezes, dies and comes back.
+
+See also test_cancel.py, test_last_words.py (a backend killed while idle, busy, listening; sockets
+that fail), test_copy.py, test_bulk_flight.py, test_pipeline.py, test_shared.py (killed in the
+middle of each), test_pool_places.py (killed in the pool), test_links.py (frozen links, keepalives)
+and test_failover.py (kill -9, promotion, PgBouncer).
+"""
+
+import asyncio
+import io
+import os
+import random
+import signal
+
+import psycopg2
+import pytest
+from drills import is_at_rest, nothing_left
+from proxy import Proxy
+from psycopg2.extensions import make_dsn, parse_dsn
+from support import LONG, fetch, scalar, side_connection, until
+
+from aiopgx.tools import server
+
+LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+SIZE = 4000  # bytes of a result
+
+
+@pytest.fixture
+def link(dsn):
+    """A `Proxy` in front of the server, whose DSN is the attribute `dsn`."""
+    made = Proxy(int(parse_dsn(dsn)["port"]))
+    made.dsn = make_dsn(dsn, host="127.0.0.1", port=made.port)
+    yield made
+    made.stop()
+
+
+# --- the stream is cut ----------------------------------------------------------------------------
+
+SERIES = "SELECT n, repeat('x', 180) FROM generate_series(1, 20) n"
+ROWS = [(n, "x" * 180) for n in range(1, 21)]
+
+
+async def text(conn):
+    return await fetch(conn, SERIES)
+
+
+async def psycopg2s_road(conn):
+    async with conn.cursor() as cur:
+        assert cur.raw
+        await cur.execute(SERIES)
+        return await cur.fetchall()
+
+
+async def stream(conn):
+    async with conn.cursor() as cur:
+        return [row async for row in cur.stream(SERIES, size=3)]
+
+
+async def pipeline(conn):
+    async with conn.cursor() as cur, conn.pipeline():
+        await cur.execute(SERIES)
+        return await cur.fetchall()
+
+
+async def named(conn):
+    """Pages, of which each is a result."""
+    async with conn.cursor() as cur, cur.begin(), conn.cursor("cut") as pages:
+        await pages.execute(SERIES)
+        return await pages.fetchmany(7) + await pages.fetchall()
+
+
+async def copy_to(conn):
+    async with conn.cursor() as cur:
+        file = io.StringIO()
+        await cur.copy_expert(f"COPY ({SERIES}) TO STDOUT", file)
+        lines = (line.split("\t") for line in file.getvalue().splitlines())
+        return [(int(number), text) for number, text in lines]
+
+
+async def prepared(conn):
+    conn.prepare_threshold = 0
+    return await fetch(conn, SERIES)
+
+
+ROADS = [text, prepared, psycopg2s_road, stream, pipeline, named, copy_to]
+
+
+@LOOPS
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
+async def test_cut_at_each_byte(ours, dsn, side, link, road, reset):
+    """An error each time, of a connection that is closed then; never a part for the whole."""
+    async with ours.connect(link.dsn) as conn:
+        before = link.passed
+        assert await road(conn) == ROWS
+        length = link.passed - before
+    assert length > SIZE * 0.9
+    chance = random.Random(road.__name__)
+    places = {0, 1, 5, length - 7, length - 6, length - 1, *chance.sample(range(length), 3)}
+    async with nothing_left(ours, link.dsn, side, minsize=0, maxsize=1) as pool:
+        for place in range(length) if LONG else sorted(places):
+            async with pool.acquire() as conn:
+                link.cut_after(place, reset)
+                with pytest.raises(psycopg2.OperationalError):
+                    await asyncio.wait_for(road(conn), 5)
+                assert conn.closed
+
+
+# --- the link freezes -----------------------------------------------------------------------------
+
+
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["held", "muted"])
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
+async def test_frozen(ours, dsn, side, link, road, way):
+    """In either direction: the caller is told by its timeout, and the event loop goes on."""
+
+    async def ask(pool):
+        async with pool.acquire() as conn:
+            with pytest.raises((asyncio.TimeoutError, psycopg2.OperationalError)):
+                await road(conn)
+
+    keywords = {"minsize": 3, "maxsize": 3, "timeout": 0.15, "cancel_timeout": 0.1}
+    async with nothing_left(ours, link.dsn, side, **keywords) as pool:
+        setattr(link, way, True)
+        everyone = asyncio.gather(*(ask(pool) for _ in range(3)))
+        assert await asyncio.wait_for(pauses(everyone), 5) < 1  # on a machine that is busy
+        setattr(link, way, False)
+        await until(lambda: is_at_rest(pool))
+        await asyncio.wait_for(works(pool), 10)
+
+
+@LOOPS
+async def test_slow_link(ours, dsn, side, link):
+    """What comes late, or in small pieces, is whole."""
+    async with nothing_left(ours, link.dsn, side, minsize=2, maxsize=2) as pool:
+        for habit, value in (("lag", 0.01), ("rate", 100_000)):
+            before = getattr(link, habit)
+            setattr(link, habit, value)
+            for road in (text, psycopg2s_road, stream):
+                async with pool.acquire() as conn:
+                    assert await road(conn) == ROWS
+            setattr(link, habit, before)
+
+
+# --- the server dies ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    """A server whose end disturbs no other test."""
+    with server.Cluster(server.find_binaries()) as running:
+        yield running
+
+
+def end_backend(own_server, side, pid, how):
+    if how == "SIGKILL":
+        os.kill(pid, signal.SIGKILL)  # then the server restarts all of itself
+    else:
+        scalar(side, "SELECT pg_terminate_backend(%s)", (pid,))
+
+
+SLOW = "SELECT n, pg_sleep(9) FROM generate_series(1, 20) n"
+
+
+async def slow_text(conn):
+    await fetch(conn, SLOW)
+
+
+async def slow_raw(conn):
+    async with conn.cursor() as cur:
+        assert cur.raw
+        await cur.execute(SLOW)
+
+
+async def slow_stream(conn):
+    async with conn.cursor() as cur:
+        async for _ in cur.stream(SLOW, size=1):
+            pass
+
+
+async def slow_copy_to(conn):
+    async with conn.cursor() as cur:
+        await cur.copy_expert(f"COPY ({SLOW}) TO STDOUT", io.StringIO())
+
+
+async def slow_copy_from(conn):
+    async def records():
+        yield (1,)
+        await asyncio.sleep(9)
+
+    async with conn.cursor() as cur:
+        await cur.execute("CREATE TEMP TABLE target (n int)")
+        await cur.copy_records("target", records())
+
+
+async def slow_pipeline(conn):
+    async with conn.cursor() as cur, conn.pipeline():
+        await cur.execute("SELECT 1")
+        await cur.execute(SLOW)
+
+
+SLOW_ROADS = [slow_text, slow_raw, slow_stream, slow_copy_to, slow_copy_from, slow_pipeline]
+BUSY = "SELECT state = 'active' FROM pg_stat_activity WHERE pid = %s"
+
+
+@LOOPS
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_killed_in_the_middle(ours, own_server, how):
+    """Of each road at once, and of what is idle or listens: an error each, then all is well."""
+    with side_connection(own_server.dsn) as side:
+        async with ours.create_pool(own_server.dsn, minsize=8, maxsize=8) as pool:
+            conns = [await pool.acquire() for _ in range(8)]
+            pids = [await conn.get_backend_pid() for conn in conns]
+            tasks = [asyncio.ensure_future(r(c)) for r, c in zip(SLOW_ROADS, conns, strict=False)]
+            for pid in pids[: len(tasks)]:
+                await until(lambda pid=pid: scalar(side, BUSY, (pid,)))
+            *_, listening, idle = conns
+            await listening.execute("LISTEN drill")
+            tasks.append(asyncio.ensure_future(listening.notifies.get()))
+            pool.release(idle)
+            for pid in pids[-1:] if how == "SIGKILL" else pids:
+                end_backend(own_server, side, pid, how)
+            await asyncio.wait_for(asyncio.wait(tasks), 5)
+            assert {type(task.exception()) for task in tasks} <= LOST
+            for conn in conns[:-1]:
+                assert conn.closed
+                pool.release(conn)
+            await asyncio.wait_for(works(pool), 10)
+            await until(lambda: is_at_rest(pool))
+
+
+LOST = {psycopg2.OperationalError, psycopg2.errors.AdminShutdown, psycopg2.errors.CrashShutdown}
+
+
+async def works(pool):
+    """Wait until the pool gives out a connection that answers."""
+    while True:
+        try:
+            async with pool.acquire() as conn:
+                assert await fetch(conn, "SELECT 1") == [(1,)]
+            return
+        except (psycopg2.OperationalError, asyncio.TimeoutError):
+            await asyncio.sleep(0.01)
+
+
+@LOOPS
+async def test_restart(ours, own_server):
+    """Under 50 clients of ten connections: each works on soon after, and each answer is right."""
+    errors, right, stopping = [], dict.fromkeys(range(50), 0), asyncio.Event()
+
+    async def client(pool, number):
+        while not stopping.is_set():
+            try:
+                if number % 2:
+                    async with pool.acquire() as conn:
+                        got = await fetch(conn, "SELECT %s::int, pg_sleep(0.002)", (number,))
+                else:
+                    got = await (await pool.execute("SELECT %s::int, ''", (number,))).fetchall()
+            except (psycopg2.Error, asyncio.TimeoutError) as error:
+                errors.append(error)
+                await asyncio.sleep(0.02)
+            else:
+                assert got == [(number, "")]
+                right[number] += 1
+
+    async def progress(seconds):
+        goal = {number: count + 2 for number, count in right.items()}
+        await until(lambda: all(right[n] >= goal[n] for n in goal), seconds)
+
+    async with ours.create_pool(own_server.dsn, minsize=10, timeout=5) as pool:
+        clients = [asyncio.ensure_future(client(pool, number)) for number in range(50)]
+        for _ in range(10 if LONG else 1):
+            await progress(10)
+            await asyncio.to_thread(own_server.restart)
+            await progress(10)
+        stopping.set()
+        await asyncio.gather(*clients)
+        await until(lambda: is_at_rest(pool))
+    assert errors
+    # closed: lost in the turn in which the pool has handed it to one who waited
+    closed = {psycopg2.InterfaceError, psycopg2.errors.CannotConnectNow}
+    assert {type(error) for error in errors} <= LOST | closed
+
+
+@LOOPS
+async def test_server_is_down(ours, own_server):
+    """Each acquire is told at once, by its own connect and no more than that; later all is well."""
+    before = Proxy(own_server.port)
+    dsn = make_dsn(own_server.dsn, host="127.0.0.1", port=before.port)
+    try:
+        async with ours.create_pool(dsn, minsize=5, timeout=5) as pool:
+            await asyncio.to_thread(own_server.stop)
+            before.starts.clear()
+            for _ in range(3):
+                acquires = (pool.acquire() for _ in range(20))
+                refused = await asyncio.gather(*acquires, return_exceptions=True)
+                assert {type(error) for error in refused} == {psycopg2.OperationalError}
+            assert len(before.starts) <= 60
+            assert pool.size == pool.freesize == 0
+            await asyncio.to_thread(own_server.restart)
+            await asyncio.wait_for(works(pool), 5)
+    finally:
+        before.stop()
