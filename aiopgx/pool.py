@@ -248,14 +248,16 @@ class Pool(PoolCore):
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's statistics: sizes now, and counters. New in aiopgx.
 
-        pool_min, pool_max (0: no limit), pool_size, pool_available, requests_waiting: as it is now.
-        requests_num, requests_queued, requests_wait_ms, requests_errors: acquires, those that had
-            to wait, how long they did in sum, those that failed.
-        usage_ms: how long connections were in use, in sum, those that still are until now.
-        returns_bad: connections that were released closed or not idle.
-        connections_num, connections_ms, connections_errors: connects, their duration in sum (of
-            those that succeeded), those that failed.
-        connections_lost: connections found broken before somebody used them.
+        As it is now: pool_min, pool_max (0 is no limit), pool_size, pool_available,
+        requests_waiting.
+
+        Counters: requests_num, requests_queued, requests_wait_ms and requests_errors are acquires
+        and statements of `execute()`, those that had to wait, how long they did in sum, those that
+        failed. usage_ms is how long connections were in use, in sum, those that still are until
+        now. returns_bad counts connections that were released closed or not idle. connections_num,
+        connections_ms and connections_errors are connects, their duration in sum (of those that
+        succeeded), those that failed. connections_lost counts connections found broken before
+        somebody used them.
         """
         return collect(self, False)
 
