@@ -155,6 +155,7 @@ def contents(raw):
     return found
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("times", [1, 8])
 def test_corpus(pair, copies, times):
     """8 times: the server has a plan without the values from the sixth on."""
