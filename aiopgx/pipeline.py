@@ -182,6 +182,9 @@ class Pipeline:
             if exc is None:
                 raise
             logger.warning("an error of a pipeline is hidden by %r: %r", exc, error)
+        except BaseException:
+            pipeline._abandon()  # what is behind that which was waited for
+            raise
         finally:
             pipeline._depth -= 1
             if pipeline._depth == 0:

@@ -16,8 +16,6 @@ from drills import cancelled_at, nothing_left
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, running, until
 
-import aiopgx
-
 LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 STEPS = 60  # no operation is suspended as often as that
 
@@ -185,9 +183,7 @@ async def notified(pool, impl, dsn):
 OPERATIONS = [
     *(text, prepared, psycopg2s_road, callproc, committed, rolled_back, savepoints, named),
     *(stream, executemany, execute_values, copy_from, copy_to, copy_records),
-    # where psycopg2 executes, statements of a block that is left are not taken back: it warns
-    *([pipeline] if aiopgx.capabilities().native else []),
-    *(shared, shared_on_its_own, connected, closed, whole_pool, on_connect, notified),
+    *(pipeline, shared, shared_on_its_own, connected, closed, whole_pool, on_connect, notified),
 ]
 
 
