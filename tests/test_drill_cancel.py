@@ -338,4 +338,5 @@ async def test_eager_tasks(ours, dsn, side):
                 task.cancel()
             await asyncio.wait(tasks)
             for number, task in enumerate(tasks):
-                assert task.cancelled() if number % 3 == 0 else task.result() == [(number,)]
+                if number % 3 or not task.cancelled():  # the answer may have been quicker
+                    assert task.result() == [(number,)]
