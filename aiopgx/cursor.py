@@ -121,7 +121,6 @@ class Cursor(Generic[Row]):
             await self._execute_piped(wire.shared, operation, parameters, timeout)
             return
         if self._shape == SHAPE_FOREIGN:
-            refuse_nul(operation)
             await self._execute_foreign(self._psycopg.execute, operation, parameters, timeout)
             return
         waiter = outcome = None
@@ -293,15 +292,21 @@ class Cursor(Generic[Row]):
             self._log(parameters, "CALL %s", procname)
         if timeout is None:
             timeout = self._timeout
-        for name in (procname, *(parameters if isinstance(parameters, dict) else ())):
-            refuse_nul(name)
-        await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout)
+        names = parameters if isinstance(parameters, dict) else ()
+        await self._execute_foreign(self._psycopg.callproc, procname, parameters, timeout, names)
 
     async def _execute_foreign(
-        self, start: Any, operation: Any, parameters: Any, timeout: float | None
+        self,
+        start: Any,
+        operation: Any,
+        parameters: Any,
+        timeout: float | None,
+        names: Iterable[str] = (),
     ) -> None:
         waiter = error = None
         try:
+            for text in (operation, *names):
+                refuse_nul(text)
             self._hand_over()
             waiter = execute_foreign(
                 self._wire, start, operation, parameters, timeout, self._session
