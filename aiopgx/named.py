@@ -6,6 +6,7 @@ the `Portals` of their connection, at moments when it disturbs nobody.
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -241,12 +242,17 @@ class NamedCursor(Cursor[Row]):
         self._refuse("can't call .callproc() on named cursors")
 
     async def _execute_foreign(
-        self, start: Any, operation: Any, parameters: Any, timeout: float | None
+        self,
+        start: Any,
+        operation: Any,
+        parameters: Any,
+        timeout: float | None,
+        names: Iterable[str] = (),
     ) -> None:
         if operation is not self._declaration:
             # what psycopg2 sends for a fetch isn't seen by execute() of cursor classes either
             start = partial(PsycopgCursor.execute, genuine_cursor(self._psycopg))
-        await super()._execute_foreign(start, operation, parameters, timeout)
+        await super()._execute_foreign(start, operation, parameters, timeout, names)
 
     def _check_open(self) -> None:
         if self.closed:
