@@ -172,8 +172,8 @@ async def test_usage_counts_what_is_in_use(ours, pool):
     made = await pool(minsize=1)
     async with made.acquire():
         await asyncio.sleep(0.05)
-        assert made.pop_stats()["usage_ms"] >= 50
-        assert made.get_stats()["usage_ms"] < 50
+        assert made.pop_stats()["usage_ms"] >= 45  # clocks are not one
+        assert made.get_stats()["usage_ms"] < 45
     assert made.get_stats()["pool_max"] == 10
 
 

@@ -273,6 +273,7 @@ async def test_connection_that_is_lost_meanwhile(ours, connect, side):
     running = asyncio.create_task(fetch(conn, SLEEP))
     await active(side, conn)
     stopping = asyncio.create_task(conn.cancel())
+    await asyncio.sleep(0)  # it has begun
     scalar(side, "SELECT pg_terminate_backend(%s)", (conn.raw.get_backend_pid(),))
     with pytest.raises(psycopg2.OperationalError):
         await running
