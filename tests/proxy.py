@@ -147,16 +147,17 @@ class Proxy:
 
     def _answer(self, link, data):
         """Send the client what the server has sent, as far as a cut lets it."""
-        left, reset = (self.cut[0] - self.passed, self.cut[1]) if self.cut else (len(data), False)
-        whole = left > len(data) or not self.cut
+        cut, rate = self.cut, self.rate  # a test may set them meanwhile
+        left, reset = (cut[0] - self.passed, cut[1]) if cut else (len(data), False)
+        whole = left > len(data) or not cut
         data = data if whole else data[:left]
         self.passed += len(data)
-        if self.rate is None:
+        if rate is None:
             link.client.sendall(data)
         else:
             for piece in range(0, len(data), 512):
                 link.client.sendall(data[piece : piece + 512])
-                time.sleep(512 / self.rate)
+                time.sleep(512 / rate)
         if not whole:
             self.cut = None
             link.end(reset)
