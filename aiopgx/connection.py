@@ -518,8 +518,22 @@ class Connection(Generic[Row]):
         withhold: bool = False,
         timeout: float | None = None,
         isolation_level: IsolationLevel | None = None,
+        *,
+        row_factory: RowFactory[Any] | None = None,
     ) -> Cursor[Any]:
-        if isinstance(name, type):  # here as well: tracers call this in place of cursor()
+        # tracers call this in place of cursor(), with all of its arguments
+        if row_factory is not None:
+            made = self.cursor(
+                name,
+                cursor_factory,
+                scrollable,
+                withhold,
+                timeout,
+                isolation_level,
+                row_factory=row_factory,
+            )
+            return await made  # type: ignore[no-any-return]
+        if isinstance(name, type):
             name, cursor_factory = None, name
         if timeout is None:
             timeout = self._timeout

@@ -690,6 +690,8 @@ class Pool(PoolCore):
 
     async def _cursor(self, **kwargs: Any) -> _PoolCursorContextManager:
         conn = await self.acquire()
+        if kwargs["row_factory"] is None:  # which stand-ins for connections do not know
+            del kwargs["row_factory"]
         try:
             cursor = await conn.cursor(**kwargs)
         except BaseException:
