@@ -303,6 +303,6 @@ async def test_instrumentation_passes_it_on(ours, pool):
     """OpenTelemetry's calls `_cursor()` with all that `cursor()` was given."""
     made = await pool()
     async with made.acquire() as conn:
-        cursor = await conn._cursor(row_factory=rows.dict_row)
+        cursor = await conn._cursor(row_factory=ours.rows.dict_row)
         await cursor.execute("SELECT 1 AS a")
         assert await cursor.fetchone() == {"a": 1}
