@@ -501,9 +501,15 @@ class Connection(Generic[Row]):
         self._last_usage = self._loop.time()
         if row_factory is not None:
             shape_of_factory(row_factory)
-        coro = self._cursor(name, cursor_factory, scrollable, withhold, timeout, isolation_level)
-        if row_factory is not None:
-            coro = _with_rows(coro, row_factory)
+        coro = self._cursor(
+            name,
+            cursor_factory,
+            scrollable,
+            withhold,
+            timeout,
+            isolation_level,
+            row_factory=row_factory,
+        )
         return _ContextManager[Cursor](
             coro,
             _close_cursor,
@@ -522,19 +528,11 @@ class Connection(Generic[Row]):
         row_factory: RowFactory[Any] | None = None,
     ) -> Cursor[Any]:
         # tracers call this in place of cursor(), with all of its arguments
-        if row_factory is not None:
-            made = self.cursor(
-                name,
-                cursor_factory,
-                scrollable,
-                withhold,
-                timeout,
-                isolation_level,
-                row_factory=row_factory,
-            )
-            return await made  # type: ignore[no-any-return]
         if isinstance(name, type):
             name, cursor_factory = None, name
+        rows = row_factory
+        if rows is None and cursor_factory is None:
+            rows = self._row_factory
         if timeout is None:
             timeout = self._timeout
         if self._wire.reason is not None:
@@ -550,9 +548,7 @@ class Connection(Generic[Row]):
             cursor: Cursor[Any] = kind(
                 self, impl, named, self._portals, timeout, self._echo, isolation_level
             )
-            if self._row_factory is not None and cursor_factory is None:
-                cursor.row_factory = self._row_factory
-            return cursor
+            return _with_rows(cursor, rows)
         if scrollable is None and not withhold:
             impl = self._conn.cursor(**factory)
         else:
@@ -561,9 +557,7 @@ class Connection(Generic[Row]):
             cursor = TracedCursor(self, impl, timeout, self._echo, isolation_level)
         else:
             cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
-        if self._row_factory is not None and cursor_factory is None:
-            cursor.row_factory = self._row_factory
-        return cursor
+        return _with_rows(cursor, rows)
 
     def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
         """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
@@ -1007,10 +1001,10 @@ class Connection(Generic[Row]):
         raise _refused("lobject")
 
 
-async def _with_rows(coro: Any, row_factory: RowFactory[Any]) -> Any:
-    """A cursor with its rows made by a row factory."""
-    cursor = await coro
-    cursor.row_factory = row_factory
+def _with_rows(cursor: Cursor[Any], row_factory: RowFactory[Any] | None) -> Cursor[Any]:
+    """A cursor with its rows made by a row factory, if there is one."""
+    if row_factory is not None:
+        cursor.row_factory = row_factory
     return cursor
 
 
