@@ -210,6 +210,15 @@ def running(conn, mark):
     return scalar(conn, sql, (f"%{mark}%",))
 
 
+def asleep(conn, mark):
+    """How many statements with this text in them are in pg_sleep(): a cancel request meets that."""
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event = 'PgSleep' AND query LIKE %s AND pid <> pg_backend_pid()"
+    )
+    return scalar(conn, sql, (f"%{mark}%",))
+
+
 @contextlib.contextmanager
 def nothing_left(conn, mark):
     """End whatever still runs with this text in it after the block, for the next test."""

@@ -6,7 +6,17 @@ import time
 
 import psycopg2
 import pytest
-from support import STUBBORN, error_response, fetch, greeting, listener, nothing_left, scalar, until
+from support import (
+    STUBBORN,
+    asleep,
+    error_response,
+    fetch,
+    greeting,
+    listener,
+    nothing_left,
+    scalar,
+    until,
+)
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'counted'"
 
@@ -44,19 +54,15 @@ async def test_no_more_sessions_than_maxsize(ours, pool, side):
 async def test_a_place_is_free_after_cancel_timeout(ours, pool, side):
     side.cursor().execute(STUBBORN)
     made = await pool(minsize=0, maxsize=1, cancel_timeout=0.3)
-    sleeping = (
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE query = 'SELECT stubborn(30)' AND wait_event = 'PgSleep'"
-    )
     with nothing_left(side, "stubborn(30)"):
         query = asyncio.create_task(use(made, "SELECT stubborn(30)", 60))
-        await until(lambda: scalar(side, sleeping))
+        await until(lambda: asleep(side, "stubborn(30)"))
         query.cancel()
         with pytest.raises(asyncio.CancelledError):
             await query
         assert (made.size, made.freesize) == (1, 0)
         await asyncio.wait_for(use(made, "SELECT 1", 5), 10)
-        await until(lambda: scalar(side, sleeping))  # it is still running
+        await until(lambda: asleep(side, "stubborn(30)"))  # it is still running
 
 
 async def test_a_query_that_stops_frees_its_place_at_once(ours, pool):

@@ -9,7 +9,7 @@ import psycopg2.errors
 import pytest
 from proxy import proxy
 from psycopg2.extensions import make_dsn, parse_dsn
-from support import LONG, STUBBORN, fetch, scalar, underway, until
+from support import LONG, STUBBORN, asleep, fetch, scalar, underway, until
 
 SLEEP = "SELECT pg_sleep(30)"
 QueryCanceled = psycopg2.errors.QueryCanceled
@@ -220,7 +220,7 @@ async def test_statement_that_does_not_stop(ours, connect, side):
     conn = await connect()
     await conn.execute(STUBBORN)
     running = asyncio.create_task(fetch(conn, "SELECT stubborn(0.5), 1"))
-    await active(side, conn)
+    await until(lambda: asleep(side, "stubborn"))
     with pytest.raises(asyncio.TimeoutError, match=r"not stopped the statement in 0\.2 s"):
         await conn.cancel(timeout=0.2)
     assert await running == [("", 1)]

@@ -10,7 +10,18 @@ import weakref
 import psycopg2
 import pytest
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from support import LONG, STUBBORN, activity, fetch, nothing_left, running, scalar, underway, until
+from support import (
+    LONG,
+    STUBBORN,
+    activity,
+    asleep,
+    fetch,
+    nothing_left,
+    running,
+    scalar,
+    underway,
+    until,
+)
 
 from aiopgx import _libpq
 
@@ -215,6 +226,7 @@ async def test_a_statement_that_does_not_stop(cursor, side):
     with nothing_left(side, "stubborn"):
         stream = cur.stream(statement, size=1)
         await anext(stream)
+        await until(lambda: asleep(side, "stubborn"))
         start = time.monotonic()
         await stream.aclose()
     assert 0.4 < time.monotonic() - start < 10
