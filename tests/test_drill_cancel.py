@@ -6,13 +6,13 @@ test_shared.py (each kind of statement, while it waits) and test_ending.py (a pr
 """
 
 import asyncio
-import io
 import random
 import sys
 
 import psycopg2
 import pytest
 from drills import cancelled_at, nothing_left
+from operations import OPERATIONS, SETUP
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, running, until
 
@@ -24,167 +24,11 @@ STEPS = 60  # no operation is suspended as often as that
 def table(dsn):
     conn = psycopg2.connect(dsn)
     with conn, conn.cursor() as cursor:
-        cursor.execute("CREATE TABLE drilled (n int, t text)")
-        cursor.execute("CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n + n'")
+        cursor.execute(SETUP)
     conn.close()
 
 
 # --- at every suspension --------------------------------------------------------------------------
-
-
-async def text(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        conn.prepare_threshold = None
-        assert await fetch(conn, "SELECT %s::int, pg_sleep(0)::text", (5,)) == [(5, "")]
-
-
-async def prepared(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        conn.prepare_threshold = 0
-        assert await fetch(conn, "SELECT %s::int + 1", (5,)) == [(6,)]
-
-
-async def psycopg2s_road(pool, impl, dsn):
-    async with pool.acquire() as conn, conn.cursor() as cur:
-        assert cur.raw
-        await cur.execute("SELECT %s::int + 2", (5,))
-        assert await cur.fetchall() == [(7,)]
-
-
-async def callproc(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.callproc("twice", (21,))
-        assert await cur.fetchone() == (42,)
-
-
-async def committed(pool, impl, dsn):
-    async with pool.acquire() as conn, conn.cursor() as cur, cur.begin():
-        await cur.execute("INSERT INTO drilled VALUES (1)")
-
-
-async def rolled_back(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        transaction = impl.Transaction(cur, impl.IsolationLevel.repeatable_read)
-        await transaction.begin()
-        try:
-            await cur.execute("INSERT INTO drilled VALUES (2)")
-        finally:
-            await transaction.rollback()
-
-
-async def savepoints(pool, impl, dsn):
-    async with pool.cursor() as cur, cur.begin(), cur.begin_nested():
-        await cur.execute("SELECT 3")
-        assert await cur.fetchone() == (3,)
-
-
-async def named(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        raw = await conn.cursor()
-        async with raw.begin(), conn.cursor("drill") as cur:
-            await cur.execute("SELECT generate_series(1, 5)")
-            assert await cur.fetchmany(2) == [(1,), (2,)]
-            assert [row async for row in cur] == [(3,), (4,), (5,)]
-
-
-async def stream(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        rows = cur.stream("SELECT generate_series(1, 5)", size=2)
-        assert [row async for row in rows] == [(n,) for n in range(1, 6)]
-
-
-async def pipeline(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        cursors = [await conn.cursor() for _ in range(3)]
-        async with conn.pipeline():
-            for number, cur in enumerate(cursors):
-                await cur.execute("SELECT %s::int", (number,))
-        assert [await cur.fetchone() for cur in cursors] == [(0,), (1,), (2,)]
-
-
-async def executemany(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.executemany("INSERT INTO drilled VALUES (%s)", [(n,) for n in range(5)])
-        assert cur.rowcount == 5
-
-
-async def execute_values(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.execute_values("INSERT INTO drilled (n) VALUES %s", [(n,) for n in range(5)])
-
-
-async def copy_from(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.copy_from(io.StringIO("1\ta\n2\tb\n"), "drilled")
-        assert cur.rowcount == 2
-
-
-async def copy_to(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        file = io.StringIO()
-        await cur.copy_expert("COPY (SELECT generate_series(1, 3)) TO STDOUT", file)
-        assert file.getvalue() == "1\n2\n3\n"
-
-
-async def copy_records(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        await conn.copy_records_to_table("drilled", records=[(1, "a"), (2, "b")])
-
-
-async def shared(pool, impl, dsn):
-    cur = await pool.execute("SELECT %s::int", (8,))
-    assert await cur.fetchall() == [(8,)]
-
-
-async def shared_on_its_own(pool, impl, dsn):
-    cur = await pool.execute("SELECT %s::int", (9,), shared=False)
-    assert await cur.fetchall() == [(9,)]
-
-
-async def connected(pool, impl, dsn):
-    async with impl.connect(dsn) as conn:
-        assert await fetch(conn, "SELECT 1") == [(1,)]
-
-
-async def closed(pool, impl, dsn):
-    conn = await impl.connect(dsn)
-    try:
-        await conn.close()
-    finally:
-        conn.close()
-
-
-async def whole_pool(pool, impl, dsn):
-    async with impl.create_pool(dsn, minsize=2) as other:
-        try:
-            async with other.acquire() as conn:
-                assert await fetch(conn, "SELECT 1") == [(1,)]
-            await other.clear()
-        except BaseException:
-            other.terminate()
-            raise
-
-
-async def on_connect(pool, impl, dsn):
-    async def prepare(conn):
-        assert await fetch(conn, "SELECT 2") == [(2,)]
-
-    async with impl.create_pool(dsn, minsize=0, on_connect=prepare) as other, other.cursor() as cur:
-        await cur.execute("SELECT 1")
-
-
-async def notified(pool, impl, dsn):
-    async with impl.connect(dsn) as conn, conn.cursor() as cur:
-        await cur.execute("LISTEN drill")
-        await cur.execute("NOTIFY drill, 'heard'")
-        assert (await conn.notifies.get()).payload == "heard"
-
-
-OPERATIONS = [
-    *(text, prepared, psycopg2s_road, callproc, committed, rolled_back, savepoints, named),
-    *(stream, executemany, execute_values, copy_from, copy_to, copy_records),
-    *(pipeline, shared, shared_on_its_own, connected, closed, whole_pool, on_connect, notified),
-]
 
 
 @LOOPS
