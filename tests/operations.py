@@ -9,7 +9,7 @@ import asyncio
 import io
 
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from support import fetch
+from support import fetch, underway
 
 import aiopgx.sa.engine
 
@@ -239,12 +239,7 @@ async def begun(conn, sql):
     """Wait until a statement is in flight, whose outcome nobody will look at."""
     task = asyncio.ensure_future(fetch(conn, sql))
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        while not conn.isexecuting():
-            await asyncio.sleep(0)
-    except BaseException:
-        task.cancel()
-        raise
+    await underway(conn, task)
 
 
 # --- above connections ----------------------------------------------------------------------------
@@ -294,9 +289,8 @@ async def engine(pool, impl, dsn):
 
 
 async def engine_transaction(pool, impl, dsn):
-    async with engine_of(pool).acquire() as conn:
-        async with conn.begin(), conn.begin_nested():
-            assert await conn.scalar("SELECT 12") == 12
+    async with engine_of(pool).acquire() as conn, conn.begin(), conn.begin_nested():
+        assert await conn.scalar("SELECT 12") == 12
 
 
 def engine_of(pool):

@@ -68,7 +68,24 @@ async def of_many(pool, number, delay):
     return await cur.fetchall()
 
 
-ROADS = pytest.mark.parametrize("ask", [owned, by_psycopg2, of_many], ids=lambda a: a.__name__)
+async def in_a_pipeline(pool, number, delay):
+    """The second of three, each of which must see its own."""
+    async with pool.acquire() as conn, conn.pipeline():
+        numbers = [number - 1, number, number + 1]
+        sql = "SELECT %s::int FROM pg_sleep(%s)"
+        cursors = [await conn.execute(sql, (n, delay if n == number else 0)) for n in numbers]
+        rows = await asyncio.gather(*(cur.fetchall() for cur in cursors))
+        assert rows == [[(n,)] for n in numbers]
+        return rows[1]
+
+
+ROADS = pytest.mark.parametrize(
+    "ask", [owned, by_psycopg2, of_many, in_a_pipeline], ids=lambda ask: ask.__name__
+)
+
+
+# Tries of the long form on each loop. Where the connection is closed, each costs a new one.
+MEETINGS = {owned: 12_500, by_psycopg2: 12_500, of_many: 50_000, in_a_pipeline: 12_500}
 
 
 @LOOPS
@@ -77,7 +94,7 @@ async def test_result_and_cancel_in_the_same_turn(ours, dsn, side, ask):
     """The one who gives up sees that, or the result that is its own; the next one sees its own."""
     chance = random.Random(ask.__name__)
     async with nothing_left(ours, dsn, side, minsize=0, maxsize=2) as pool:
-        for number in range(20_000 if LONG else 25):
+        for number in range(MEETINGS[ask] if LONG else 25):
             others = [asyncio.ensure_future(ask(pool, n, 0)) for n in (-number, -number - 1)]
             k = chance.choice([0, 0, 0, 1, 2])
             await cancelled_at(k, "answered", the_right(ask, pool, number))
@@ -102,6 +119,57 @@ async def test_a_cancel_request_hits_nobody_else(ours, dsn, side, ask, loop_erro
             assert await asyncio.gather(*behind) == [[(-1,)], [(-2,)]]
             await asyncio.wait([task])
             assert task.cancelled() or task.result() == [(number,)]
+        assert not loop_errors  # where a query that the server has stopped is told
+
+
+async def cancelled_by_hand(conn, chance):
+    task = asyncio.ensure_future(fetch(conn, f"SELECT pg_sleep({chance.random() / 1000})"))
+    await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(conn.cancel())
+    await asyncio.wait([task])
+    assert isinstance(task.exception(), psycopg2.errors.QueryCanceled | None)
+    return stopping
+
+
+async def stream_left(conn, chance):
+    count = chance.randrange(1, 20_000)
+    async with conn.cursor() as cur:
+        async for _ in cur.stream("SELECT generate_series(1, %s)", (count,), size=1):
+            break
+    return None
+
+
+async def copy_that_failed(conn, chance):
+    def fail(data):
+        raise KeyError
+
+    count = chance.randrange(900, 3000)
+    async with conn.cursor() as cur:
+        with pytest.raises(KeyError):
+            sql = f"COPY (SELECT repeat('x', 1000) FROM generate_series(1, {count})) TO STDOUT"
+            await cur.copy_expert(sql, fail)
+    return None
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    "stop", [cancelled_by_hand, stream_left, copy_that_failed], ids=lambda stop: stop.__name__
+)
+async def test_a_cancel_request_hits_nobody_behind_it(ours, dsn, side, stop, loop_errors):
+    """Where the session goes on, what is executed next on it is not stopped."""
+    chance = random.Random(stop.__name__)
+    async with nothing_left(ours, dsn, side, minsize=1, maxsize=1) as pool:
+        kept = 0
+        for number in range(5000 if LONG else 20):
+            async with pool.acquire() as conn:
+                stopping = await stop(conn, chance)
+                if not conn.closed:
+                    kept += 1
+                    rows = await fetch(conn, "SELECT pg_sleep(0.0005), %s::int", (number,))
+                    assert rows == [("", number)]
+                if stopping is not None:
+                    await stopping
+        assert kept
         assert not loop_errors  # where a query that the server has stopped is told
 
 
@@ -148,13 +216,16 @@ GIVING_UP = [by_wait_for, by_cancel, *([by_timeout] if sys.version_info >= (3, 1
 
 
 @LOOPS
-async def test_storm(ours, dsn, side):
-    """Many tasks of all roads for few connections, a third of which give up at some moment."""
+@pytest.mark.parametrize(
+    "roads", [[owned, by_psycopg2, of_many, in_a_pipeline], [of_many]], ids=["all", "of_many"]
+)
+async def test_storm(ours, dsn, side, roads):
+    """Many tasks for few connections, a third of which give up at some moment."""
     chance = random.Random(15)
     outcomes = {"right": 0, "given up": 0}
 
     async def one(pool, number):
-        coro = chance.choice([owned, by_psycopg2, of_many])(pool, number, chance.random() / 500)
+        coro = chance.choice(roads)(pool, number, chance.random() / 500)
         await asyncio.sleep(chance.random() / 10)
         seconds = chance.random() / 10 if number % 3 == 0 else 60
         try:
@@ -176,7 +247,7 @@ async def test_eager_tasks(ours, dsn, side):
     """Tasks that start to run where they are made, and are cancelled by the one who made them."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     async with nothing_left(ours, dsn, side, maxsize=2) as pool:
-        for ask in (owned, by_psycopg2, of_many):
+        for ask in (owned, by_psycopg2, of_many, in_a_pipeline):
             tasks = [asyncio.create_task(ask(pool, n, 0)) for n in range(9)]
             for task in tasks[::3]:
                 task.cancel()
