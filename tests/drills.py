@@ -48,12 +48,12 @@ async def nothing_left(impl, dsn, side, **kwargs):
     before = descriptors()
     async with impl.create_pool(dsn, application_name=name, **kwargs) as pool:
         yield pool
-        await until(lambda: is_at_rest(pool), 5)
-        await until(lambda: sessions(side, name) == pool.size, 1)
+        await until(lambda: is_at_rest(pool))
+        await until(lambda: sessions(side, name) == pool.size)
     gc.collect()
-    await until(lambda: sessions(side, name) == 0, 1)
-    await until(lambda: asyncio.all_tasks() == tasks, 1)
-    await until(lambda: descriptors() <= before, 1)
+    await until(lambda: sessions(side, name) == 0)
+    await until(lambda: asyncio.all_tasks() == tasks)
+    await until(lambda: descriptors() <= before)
 
 
 class Cancelled:

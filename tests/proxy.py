@@ -41,6 +41,7 @@ class Proxy:
 
     held: what clients send is not passed on.
     muted: what the server sends is not passed on; with `held`, the link is frozen.
+    shut: new connections are taken, and not passed on.
     lag: seconds by which all that is sent comes late, in each direction.
     rate: bytes a second, at most, that clients are sent; None for no limit.
     """
@@ -56,6 +57,7 @@ class Proxy:
         self.answered = True
         self.held = False
         self.muted = False
+        self.shut = False
         self.lag = 0.0
         self.rate = None
         self.passed = 0
@@ -100,6 +102,8 @@ class Proxy:
             client.settimeout(None)
             link = Link(client, server)
             self.links.add(link)
+            if self.stopping.is_set():  # stop() may not have seen it
+                link.end()
             with contextlib.suppress(OSError):
                 start = client.recv(65536)
                 self.starts.append(start)
@@ -107,6 +111,8 @@ class Proxy:
                     self.stopping.wait()
                     return
                 time.sleep(self.delay)
+                while self.shut and not self.stopping.is_set():
+                    time.sleep(0.01)
                 server.connect(("127.0.0.1", self.server_port))
                 if not self.half_close and has_ended(client):
                     return

@@ -275,7 +275,7 @@ async def test_cancelled(impl):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 2)
+        await asyncio.wait_for(gone.wait(), 10)
 
 
 @pytest.mark.all_loops

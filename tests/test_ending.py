@@ -63,7 +63,7 @@ async def end_of(way, kind, looked_at, dsns, stopped):
     else:
         assert (errors, process.returncode) == ("", 0)
     if stopped:
-        await until(lambda: count() == 0, 2)
+        await until(lambda: count() == 0)
 
 
 def unix_socket(dsn, side):

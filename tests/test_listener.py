@@ -503,7 +503,7 @@ async def test_restart_of_the_server(ours, own_server, caplog):
         await asyncio.to_thread(own_server.stop)
         await until(lambda: "goes on with the next try" in caplog.text)
         await asyncio.to_thread(own_server.restart)
-        await until(lambda: gaps, 10)
+        await until(lambda: gaps)
         async with ours.connect(own_server.dsn) as conn:
             await conn.execute("NOTIFY news, 'after'")
         assert await reading == ["after"]

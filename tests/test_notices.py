@@ -304,7 +304,7 @@ async def test_of_a_running_statement(ours, connect):
     conn = await connect()
     running = asyncio.create_task(fetch(conn, RUNNING))
     try:
-        await until(lambda: conn.notices == ["NOTICE:  first\n"], 2)
+        await until(lambda: conn.notices == ["NOTICE:  first\n"])
         assert not running.done()
     finally:
         running.cancel()

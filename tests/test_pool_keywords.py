@@ -15,11 +15,8 @@ from support import fetch, listener, scalar, shut_down, until
 from aiopgx import TooManyRequests, check_connection, discard_all
 from aiopgx.pool_upkeep import Pauses
 
-SETTLED = 5
-
-
 async def settled(made, size):
-    await until(lambda: made.size == made.freesize == size, SETTLED)
+    await until(lambda: made.size == made.freesize == size)
 
 
 # --- acquire(timeout=), max_waiting=, name= -------------------------------------------------------
@@ -419,7 +416,7 @@ async def test_the_pool_is_back_with_the_server(ours, dsn, pool, caplog):
     assert not any(task.done() for task in tasks)
     made._dsn = good
     for task in tasks:
-        made.release(await asyncio.wait_for(task, 3))
+        made.release(await asyncio.wait_for(task, 10))
     await settled(made, 4)
     assert "connects again" in caplog.text
 

@@ -546,7 +546,7 @@ async def test_the_server_stops_what_nobody_waits_for(make, side, how):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: activity(side, pid) is None, 2)
+    await until(lambda: activity(side, pid) is None)
     assert conn.closed
     await until(lambda: settled(pool, 0))
     assert await rows(pool, "SELECT 1") == [(1,)]
@@ -560,7 +560,7 @@ async def test_many_abandoned_are_stopped_one_after_the_other(make, side):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await until(lambda: not running(side, "pg_sleep(30)"), 3)
+    await until(lambda: not running(side, "pg_sleep(30)"))
     await until(lambda: settled(pool, 0))
 
 
@@ -684,7 +684,7 @@ async def test_terminate(make, side):
     ] * 2
     await pool.wait_closed()
     assert pool.size == 0
-    await until(lambda: not running(side, "pg_sleep(30), 9"), 2)
+    await until(lambda: not running(side, "pg_sleep(30), 9"))
 
 
 async def test_another_loop(make):
