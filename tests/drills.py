@@ -104,7 +104,7 @@ async def cancelled_at(k, when, coro):
         return await cancelled.run()
 
     task = asyncio.ensure_future(run())
-    await asyncio.wait_for(asyncio.wait([task]), 5)
+    await asyncio.wait_for(asyncio.wait([task]), 20)
     if not cancelled.reached:
         task.result()  # the operation itself is right
     elif not task.cancelled() and task.exception() is not None:

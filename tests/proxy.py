@@ -37,7 +37,8 @@ class Proxy:
 
     `port` is where it listens. `starts` has the first bytes that each client has sent. `trips`
     counts how often a client has sent something after an answer; `passed` the bytes that clients
-    were sent. What may be set at any time, for all connections:
+    were sent, `taken` those that the server was sent. What may be set at any time, for all
+    connections:
 
     held: what clients send is not passed on.
     muted: what the server sends is not passed on; with `held`, the link is frozen.
@@ -60,7 +61,7 @@ class Proxy:
         self.shut = False
         self.lag = 0.0
         self.rate = None
-        self.passed = 0
+        self.passed = self.taken = 0
         self.cut = None
         self.stopping = threading.Event()
         self.links = set()
@@ -139,6 +140,7 @@ class Proxy:
                     break
                 if to_server:
                     target.sendall(data)
+                    self.taken += len(data)
                 else:
                     self._answer(link, data)
         if link.ended:

@@ -70,7 +70,7 @@ async def test_timeout_closes_the_connection(connect):
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await cursor.execute(SLEEP, timeout=0.1)
-    assert 0.09 < time.monotonic() - start < 2
+    assert 0.09 < time.monotonic() - start < 5
     assert conn.closed
     assert cursor.closed
 
@@ -94,9 +94,9 @@ async def test_timeout_of_the_connection(connect):
 
 async def test_timeout_counts_each_statement_anew(connect):
     conn = await connect()
-    cursor = await conn.cursor(timeout=0.8)
-    for _ in range(4):
-        await cursor.execute("SELECT pg_sleep(0.3)")
+    cursor = await conn.cursor(timeout=1.5)
+    for _ in range(5):
+        await cursor.execute("SELECT pg_sleep(0.32)")
     assert not conn.closed
 
 
@@ -105,13 +105,13 @@ async def test_short_timeout_after_a_long_one(connect):
     """One deadline serves a connection: it must also come nearer, and go away."""
     conn = await connect(timeout=60)
     cursor = await conn.cursor()
-    await cursor.execute("SELECT pg_sleep(0.01)", timeout=0.5)
-    await cursor.execute("SELECT pg_sleep(0.7)", timeout=30)
+    await cursor.execute("SELECT pg_sleep(0.01)", timeout=1)
+    await cursor.execute("SELECT pg_sleep(1.1)", timeout=30)
     assert not conn.closed
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await cursor.execute(SLEEP, timeout=0.1)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 1e-9])
@@ -131,9 +131,9 @@ async def test_asyncio_wait_for(connect):
 
 
 async def test_waiting_for_notifies_is_not_a_query(connect):
-    conn = await connect(timeout=0.5)
+    conn = await connect(timeout=1)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(conn.notifies.get(), 0.7)
+        await asyncio.wait_for(conn.notifies.get(), 1.2)
     assert not conn.closed
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
@@ -190,8 +190,8 @@ async def test_cancel_does_not_block_the_loop(ours, connect, side):
     start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - start < 0.2, "the cancelled task waits for nobody"
-    assert await watch < 0.2
+    assert time.monotonic() - start < 2, "the cancelled task waits for nobody"
+    assert await watch < 2
     await stopped(side, pid)
 
 
@@ -219,9 +219,9 @@ async def test_cancel_with_a_deaf_server(ours):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < 2
         assert conn.closed
-        assert await watch < 0.2
+        assert await watch < 2
         silent.set()
 
 
@@ -315,9 +315,8 @@ async def test_cancelled_by_the_server(connect, loop_errors):
     """aiopg turns QueryCanceledError into CancelledError and tells the exception handler."""
     conn = await connect()
     cursor = await conn.cursor()
-    await cursor.execute("SET statement_timeout = 50")
     with pytest.raises(asyncio.CancelledError):
-        await cursor.execute(SLEEP)
+        await cursor.execute(f"SET statement_timeout = 50; {SLEEP}")  # for this one alone
     (context,) = loop_errors
     assert isinstance(context["exception"], psycopg2.extensions.QueryCanceledError)
     assert context["message"] == context["exception"].pgerror
@@ -477,8 +476,8 @@ async def test_raw_cursor_is_left_to_the_loop(connect):
 async def test_execute_while_raw_is_busy(connect):
     conn = await connect()
     raw = conn.raw.cursor()
-    raw.execute("SELECT pg_sleep(0.05)")
     cursor = await conn.cursor()
+    raw.execute("SELECT pg_sleep(0.05)")
     with pytest.raises(psycopg2.ProgrammingError, match="an asynchronous query is underway"):
         await cursor.execute("SELECT 1")
     await until(lambda: not conn.raw.isexecuting())

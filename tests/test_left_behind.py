@@ -142,11 +142,12 @@ async def test_end_of_the_connection_right_behind_a_notice(impl, connect):
     """Both are read at once: who waits for notifications is told of the end."""
     conn = await connect()
     cursor = await conn.cursor()
-    await cursor.execute("SET idle_session_timeout = 20")
     waiting = asyncio.create_task(conn.notifies.get())
     asyncio.get_running_loop().call_soon(time.sleep, 0.2)
     with contextlib.suppress(psycopg2.OperationalError):
-        await cursor.execute("DO $$ BEGIN RAISE NOTICE 'last'; END $$")
+        await cursor.execute(
+            "SET idle_session_timeout = 20; DO $$ BEGIN RAISE NOTICE 'last'; END $$"
+        )
     with pytest.raises(psycopg2.OperationalError):
         await asyncio.wait_for(waiting, 10)
     assert conn.closed

@@ -210,7 +210,7 @@ async def test_release_just_after_the_timeout(ours, make):
     time.sleep(0.06)  # noqa: ASYNC251
     with pytest.raises(asyncio.TimeoutError):
         await task
-    assert list(pool._free) == [conn]
+    await until(lambda: list(pool._free) == [conn])
 
 
 async def test_timed_out_waiter_passes_its_turn_on(make):

@@ -168,7 +168,7 @@ def way(dsn):
 
 @pytest.fixture
 def slow(dsn, connect, way):
-    """A connection that leads through `way`, which then takes requests, and does not pass them on."""
+    """A connection through `way`, which then takes requests, and does not pass them on."""
 
     async def make():
         plain = {"sslmode": "disable", "gssencmode": "disable"}
