@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 import weakref
@@ -428,10 +429,10 @@ async def test_giving_up(ours, pool, dsn, caplog):
     start = time.monotonic()
     tasks = [asyncio.ensure_future(made.acquire()) for _ in range(3)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert 0.3 <= time.monotonic() - start < 3
+    assert 0.3 <= time.monotonic() - start < 10
     for error in results:
         assert isinstance(error, psycopg2.OperationalError)
-        assert str(error).startswith("no connect within 0.") and "nowhere" in str(error)
+        assert re.match(r"no connect within \d+\.\d s: .*nowhere", str(error))
     assert len({id(error) for error in results}) == 3
     await until(lambda: made.size == 0)
     assert "gives up" in caplog.text

@@ -26,7 +26,7 @@ from support import LONG, new_loop, scalar, shut_down, side_connection, until
 
 import aiopgx
 
-WAIT = 5  # seconds in which everything must have come to rest
+WAIT = 20  # seconds in which everything must have come to rest
 
 
 # Which of those that there are. When something ends depends on the server, so that what can be done

@@ -24,7 +24,7 @@ from support import LONG, new_loop, scalar, shut_down, until
 
 import aiopgx
 
-WAIT = 5  # seconds in which everything must have come to rest
+WAIT = 20  # seconds in which everything must have come to rest
 
 # Which of those that there are; where there is nothing, nothing is done.
 INDEX = st.integers(0, 11)
