@@ -13,11 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from aiopgx.tools import server
 from psycopg2.extensions import parse_dsn
 
 from service import SECONDS, rows, until
-
-from aiopgx.tools import server
 
 CODE = Path(__file__).parents[2] / "docs" / "code"
 
