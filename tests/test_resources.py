@@ -202,7 +202,7 @@ def test_exit_with_a_query_under_way(impl, dsn):
         [sys.executable, "-W", "ignore", "-c", INTERRUPTED.format(name=impl.__name__), dsn],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "Fatal" not in done.stderr
