@@ -465,7 +465,6 @@ async def test_a_connect_that_fails(make, ours, dsn):
 async def busy_lane(pool, count=0):
     """Tasks of a statement that waits for the gate, and of `count` that were sent behind it."""
     first = asyncio.ensure_future(rows(pool, "SELECT count(*) FROM gate"))
-    await asyncio.sleep(0)
     tasks = [asyncio.ensure_future(rows(pool, "SELECT %s::int", (n,))) for n in range(count)]
     await until(lambda: pool._sharing.lanes and pool._sharing.lanes[0].in_flight == count + 1)
     await until(lambda: pool._sharing.lanes[0].conn.isexecuting())
@@ -574,7 +573,6 @@ async def test_timeout_behind_others(make, gate):
     pool = await make(maxsize=1)
     first, _ = await busy_lane(pool)
     given_up = asyncio.ensure_future(pool.execute("SELECT 1", timeout=0.05))
-    await asyncio.sleep(0)
     last = asyncio.ensure_future(rows(pool, "SELECT 2"))  # else the connection may be closed
     with pytest.raises(asyncio.TimeoutError):
         await given_up
