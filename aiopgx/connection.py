@@ -19,7 +19,7 @@ from psycopg2.extensions import STATUS_BEGIN, STATUS_PREPARED, TRANSACTION_STATU
 
 from . import two_phase
 from ._cancel import LAST
-from ._core import Wire
+from ._core import Wire, check_timeout
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from ._redact import make_clear, without_passwords
 from ._stop import stop
@@ -236,6 +236,7 @@ class Connection(Generic[Row]):
         slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
+        check_timeout(timeout)
         self.row_factory = row_factory
         self._plans = Plans(
             _checked("prepare_threshold", prepare_threshold),
@@ -314,7 +315,7 @@ class Connection(Generic[Row]):
         """Connect to one server; return the error. end: of all attempts, in the loop's time."""
         raw = self._wire.raw
         limit = connect_timeout(raw)
-        left = None if end is None else end - self._loop.time()
+        left = None if end is None else max(end - self._loop.time(), 0.0)
         own = limit is not None and (left is None or limit < left)
         error = (await self._wire.connect(limit if own else left)).pop()
         if own and isinstance(error, asyncio.TimeoutError):

@@ -30,7 +30,7 @@ from .guard import guarded, renewed, rest, wake
 from .log import logger
 from .pool_cursors import PoolCursors
 from .pool_hooks import acquire_checked, pass_on, release_reset
-from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
+from .pool_upkeep import TooManyRequests, Upkeep, check_recycle, check_sizes, count, hook
 from .rows import Row, RowFactory, T
 from .shared import MAX_IN_FLIGHT
 from .tracing import tracing_of
@@ -165,6 +165,8 @@ class Pool(PoolCore, PoolCursors[Row]):
         **kwargs: Any,
     ) -> None:
         check_sizes(minsize, maxsize)
+        check_timeout(timeout)
+        check_recycle(pool_recycle)
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ValueError(f"max_in_flight should be a positive number, not {max_in_flight!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
@@ -194,7 +196,7 @@ class Pool(PoolCore, PoolCursors[Row]):
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
         self._echo = echo
-        self._on_connect = on_connect
+        self._on_connect = hook("on_connect", on_connect)
         self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
