@@ -676,6 +676,7 @@ class Connection(Generic[Row]):
             `asyncio.TimeoutError` is raised; the statement runs on, except where the server has not
             even taken the request: then the connection is closed. New in aiopgx.
         """
+        check_timeout(timeout)
         refusal = self._wire.misplaced("cancel")
         if refusal is not None:
             raise refusal
