@@ -82,8 +82,11 @@ async def test_callback_that_is_none(ours, connect):
 
 async def test_listen_that_fails_registers_nothing(ours, connect):
     conn = await connect()
-    with pytest.raises(psycopg2.errors.SyntaxError):
-        await conn.add_listener("", print)
+    await conn.execute("BEGIN")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        await conn.execute("SELECT 1 / 0")
+    with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+        await conn.add_listener("a", print)
     assert conn._inbox.callbacks == {}
 
 
