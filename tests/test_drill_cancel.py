@@ -226,8 +226,8 @@ async def test_storm(ours, dsn, side, roads):
 
     async def one(pool, number):
         coro = chance.choice(roads)(pool, number, chance.random() / 500)
-        await asyncio.sleep(chance.random() / 10)
-        seconds = chance.random() / 10 if number % 3 == 0 else 60
+        await asyncio.sleep(chance.random() * count / 1500)
+        seconds = chance.random() / 10 if number % 3 == 0 else 600
         try:
             assert await chance.choice(GIVING_UP)(coro, seconds) == [(number,)]
             outcomes["right"] += 1
@@ -235,7 +235,7 @@ async def test_storm(ours, dsn, side, roads):
             outcomes["given up"] += 1
 
     count = 10_000 if LONG else 150
-    async with nothing_left(ours, dsn, side, maxsize=10) as pool:
+    async with nothing_left(ours, dsn, side, maxsize=10, timeout=600) as pool:
         await asyncio.gather(*(one(pool, number) for number in range(count)))
         assert outcomes["right"] >= count * 2 // 3
         assert sum(outcomes.values()) == count
