@@ -281,7 +281,7 @@ def close_if_left(cursor: Any, exc: BaseException) -> None:
 
     So it ends as it does when the statement is in flight: this one was to be sent behind another.
     """
-    conn = getattr(cursor, "connection", None)
+    conn: Any = getattr(cursor, "connection", None)
     wire = getattr(conn, "_wire", None)
     if wire is None or wire.closed or not isinstance(exc, asyncio.CancelledError):
         return
