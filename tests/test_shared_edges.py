@@ -68,7 +68,7 @@ async def test_the_timeout_tells_who_has_the_connections(make, operation):
 @pytest.mark.parametrize("operation", ["SELECT 1", "SET work_mem = 64"])
 async def test_the_timeout_tells_why_connects_fail(ours, operation):
     pool = await ours.create_pool("host=127.0.0.1 port=1", minsize=0, reconnect_timeout=60)
-    with pytest.raises(asyncio.TimeoutError, match="connects fail: .*refused") as caught:
+    with pytest.raises(asyncio.TimeoutError, match=r"connects fail: .*refused") as caught:
         await pool.execute(operation, timeout=0.3)
     assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
     pool.terminate()
