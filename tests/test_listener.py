@@ -7,7 +7,7 @@ import logging
 
 import psycopg2
 import pytest
-from support import fetch, scalar, until
+from support import fetch, scalar, underway, until
 
 from aiopgx.tools import server
 
@@ -255,15 +255,13 @@ async def test_lost_connection_with_callbacks(ours, connect, side, caplog):
 
 async def test_busy_connection(ours, connect):
     conn = await connect()
-    running = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.05)"))
-    await until(conn.isexecuting)
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     with pytest.raises(RuntimeError, match="another coroutine"):
         await conn.add_listener("news", print)
     await running
     assert conn._inbox.callbacks == {}
     await conn.add_listener("news", print)
-    running = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.05)"))
-    await until(conn.isexecuting)
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     with pytest.raises(RuntimeError, match="another coroutine"):
         await conn.remove_listener("news", print)
     await running
@@ -350,7 +348,7 @@ async def take(listener, count=1):
     async def read():
         return [(await listener.__anext__()).payload for _ in range(count)]
 
-    return await asyncio.wait_for(read(), 10)
+    return await asyncio.wait_for(read(), 30)
 
 
 @pytest.fixture
@@ -375,11 +373,13 @@ async def lose(side, listener):
 
 
 async def sure_to_hear(side, channel, payload):
-    """Send it when somebody listens on the server."""
+    """Send it when somebody listens on the server who has come since the test began."""
     sql = """
         SELECT count(*) FROM pg_stat_activity
         WHERE state = 'idle' AND query LIKE '%%LISTEN%%' AND datname = current_database()
-        AND pid <> pg_backend_pid()
+        AND backend_start > (
+            SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+        )
     """
     await until(lambda: scalar(side, sql))
     notify(side, channel, payload)
@@ -507,7 +507,7 @@ async def test_restart_of_the_server(ours, own_server, caplog):
         await asyncio.to_thread(own_server.stop)
         await until(lambda: "goes on with the next try" in caplog.text)
         await asyncio.to_thread(own_server.restart)
-        await until(lambda: gaps, 10)
+        await until(lambda: gaps)
         async with ours.connect(own_server.dsn) as conn:
             await conn.execute("NOTIFY news, 'after'")
         assert await reading == ["after"]

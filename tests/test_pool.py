@@ -620,7 +620,7 @@ async def test_other_event_loop(ours, pool):
     async def use():
         for function in (made.acquire, made.clear, lambda: made.release(conn)):
             try:
-                await asyncio.wait_for(function(), 1)
+                await asyncio.wait_for(function(), 10)
             except RuntimeError as error:
                 seen.append(str(error))
 
