@@ -45,7 +45,7 @@ async def _attempt(conn: "Connection[Any]", end: float | None) -> BaseException 
     """Connect to one server; return the error. end: of all attempts, in the loop's time."""
     raw = conn._wire.raw
     limit = connect_timeout(raw)
-    left = None if end is None else end - conn._loop.time()
+    left = None if end is None else max(end - conn._loop.time(), 0.0)
     own = limit is not None and (left is None or limit < left)
     error = (await conn._wire.connect(limit if own else left)).pop()
     if own and isinstance(error, asyncio.TimeoutError):

@@ -31,6 +31,7 @@ dropped is collected.
 import asyncio
 from asyncio import _get_running_loop
 from collections import deque
+from numbers import Real
 
 import psycopg2
 from psycopg2.extensions import (
@@ -68,7 +69,7 @@ cdef double LOOK = 1.0
 
 cpdef int check_timeout(timeout) except -1:
     """Raise TypeError for what is no number of seconds."""
-    if timeout is not None and not isinstance(timeout, (int, float)):
+    if timeout is not None and not isinstance(timeout, (int, float, Real)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return 0
 

@@ -18,7 +18,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from . import _psycopg
 from ._cancel import LAST
 from ._connecting import reach, register_types
-from ._core import Wire
+from ._core import Wire, check_timeout
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from ._redact import make_clear, without_passwords
 from ._stop import stop
@@ -229,6 +229,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
         slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
+        check_timeout(timeout)
         self.row_factory = row_factory
         self._plans = Plans(
             _checked("prepare_threshold", prepare_threshold),
@@ -469,9 +470,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
         if self._wire.reason is not None:
             raise self._wire.closed_error("connection already closed")
         # a connection's own cursor() may take None for a cursor factory
-        factory = {}
-        if cursor_factory is not None:
-            factory["cursor_factory"] = cursor_factory
+        factory: Any = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
         if name is not None:
             impl = self._conn.cursor(**factory)
             named = psycopg_named(self._wire.raw, name, scrollable, withhold)
@@ -592,6 +591,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
             `asyncio.TimeoutError` is raised; the statement runs on, except where the server has not
             even taken the request: then the connection is closed. New in aiopgx.
         """
+        check_timeout(timeout)
         refusal = self._wire.misplaced("cancel")
         if refusal is not None:
             raise refusal

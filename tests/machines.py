@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from support import LONG, new_loop, shut_down
 
-WAIT = 5  # seconds in which everything must have come to rest
+WAIT = 20  # seconds in which everything must have come to rest
 
 # Which of those that there are. When something ends depends on the server, so that what can be done
 # next is no part of the plan: where there is nothing, nothing is done.

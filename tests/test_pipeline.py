@@ -7,7 +7,7 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql
 from roads import unknown
-from support import fetch, running, until
+from support import blocked, fetch, running, until
 
 from aiopgx import _libpq
 
@@ -424,7 +424,7 @@ async def test_cancelled(conn, side):
     await until(lambda: not running(side, "pipe_cancelled"))
 
 
-async def test_one_of_several_tasks_is_cancelled(conn, side):
+async def test_one_of_several_tasks_is_cancelled(conn, side, gate):
     """What waits behind another statement, and was not sent, is dropped; else all are told."""
     conn = await conn()
     cursors = [await conn.cursor() for _ in range(3)]
@@ -435,14 +435,16 @@ async def test_one_of_several_tasks_is_cancelled(conn, side):
 
     async with conn.pipeline():
         tasks = [
-            asyncio.ensure_future(one(cursors[0], "SELECT 1; SELECT pg_sleep(0.2)::text")),
+            asyncio.ensure_future(one(cursors[0], "SELECT 1; SELECT count(*) FROM gate")),
             asyncio.ensure_future(one(cursors[1], "SELECT 2; SELECT 3")),
             asyncio.ensure_future(one(cursors[2], "SELECT 4; SELECT 5")),
         ]
-        await asyncio.sleep(0.05)
+        await until(lambda: blocked(side, "FROM gate"))
         tasks[1].cancel()
+        await asyncio.sleep(0)
+        gate.commit()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    if outcomes[0] == ("",):  # psycopg2's road has no cursor to wait with
+    if outcomes[0] == (0,):  # psycopg2's road has no cursor to wait with
         assert outcomes[2] == (5,)
         assert not conn.closed
     assert type(outcomes[1]) is asyncio.CancelledError
