@@ -152,8 +152,9 @@ class Aiopg(Pooled):
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        sizes = {"minsize": connections, "maxsize": connections}
-        self.pool: Any = await self.module.create_pool(dsn, **sizes)
+        self.pool: Any = await self.module.create_pool(
+            dsn, minsize=connections, maxsize=connections
+        )
         self.connection: Callable[[], Any] = self.pool.acquire
 
     async def close(self) -> None:
