@@ -48,6 +48,7 @@ cdef class Link:
     cdef object legible(self, error)
     cdef int pause(self) except -1
     cdef int resume(self) except -1
+    cdef int read_on(self) except -1
     cdef int flush(self) except -1
     cdef int keep_notices(self) except -1
     cdef void keep_no_notices(self) noexcept

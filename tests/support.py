@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -95,6 +96,13 @@ async def underway(conn, statement):
         assert not task.done(), task
         await asyncio.sleep(0)
     return task
+
+
+def blocked_until_it_ends(conn):
+    """Let the event loop stand still until the end of the stream, or a reset, is here."""
+    poll = select.poll()
+    poll.register(conn.raw, select.POLLRDHUP)
+    assert poll.poll(10_000), "it has not ended"
 
 
 @contextlib.contextmanager
