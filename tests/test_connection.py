@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import uuid
+from fractions import Fraction
 from inspect import isawaitable
 
 import psycopg2
@@ -463,6 +464,21 @@ async def test_autocommit_assigned(connect):
     with pytest.raises(psycopg2.ProgrammingError) as info:
         conn.autocommit = False
     assert str(info.value) == "set_session cannot be used in asynchronous mode"
+
+
+async def test_timeouts_that_are_numbers(impl, dsn):
+    async with impl.connect(dsn, timeout=Fraction(10)) as conn:
+        assert await fetch(conn, "SELECT 1") == [(1,)]
+    for none_left in (0, -1):
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await impl.connect(dsn, timeout=none_left)
+        assert str(caught.value) in ("", "the server has not connected within 0 s")
+
+
+async def test_timeouts_that_are_none(impl, dsn):
+    with pytest.raises(TypeError) as caught:
+        await impl.connect(dsn, timeout="1")
+    assert impl.__name__ == "aiopg" or "timeout must be a number" in str(caught.value)
 
 
 async def test_timeout_and_echo_given(connect):

@@ -63,9 +63,10 @@ async def test_names_are_quoted(ours, connect, side, channel):
 
 @pytest.mark.parametrize(
     ("channel", "error"),
-    [("n" * 64, ValueError), ("ü" * 32, ValueError), ("a\0b", ValueError), (b"x", TypeError)],
-)
-async def test_names_that_would_be_cut_off(ours, connect, channel, error):
+    [("n" * 64, ValueError), ("ü" * 32, ValueError), ("a\0b", ValueError), ("", ValueError),
+     (b"x", TypeError)],
+)  # fmt: skip
+async def test_names_that_are_none(ours, connect, channel, error):
     conn = await connect()
     with pytest.raises(error, match="channel"):
         await conn.add_listener(channel, print)
@@ -81,8 +82,11 @@ async def test_callback_that_is_none(ours, connect):
 
 async def test_listen_that_fails_registers_nothing(ours, connect):
     conn = await connect()
-    with pytest.raises(psycopg2.errors.SyntaxError):
-        await conn.add_listener("", print)
+    await conn.execute("BEGIN")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        await conn.execute("SELECT 1 / 0")
+    with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+        await conn.add_listener("a", print)
     assert conn._inbox.callbacks == {}
 
 
@@ -601,12 +605,18 @@ async def test_channels_change_while_it_has_no_connection(ours, listener, side):
     assert sorted(await listens(ear._conn)) == [("b",), ("c",)]
 
 
-async def test_channel_that_is_refused(ours, dsn, listener):
-    with pytest.raises(ValueError, match="channel"):
-        await ours.Listener(dsn, ["n" * 64]).start()
+@pytest.mark.parametrize("channel", ["n" * 64, "", 5])
+async def test_channel_that_is_refused(ours, dsn, listener, side, channel):
+    for channels in ([channel], channel):
+        with pytest.raises((ValueError, TypeError), match="channel"):
+            ours.Listener(dsn, channels)
     ear = await listener("a")
-    with pytest.raises(ValueError, match="channel"):
-        await ear.listen("n" * 64)
+    with pytest.raises((ValueError, TypeError), match="channel"):
+        await ear.listen(channel)
+    await lose(side, ear)
+    await until(lambda: ear._conn.closed)
+    with pytest.raises((ValueError, TypeError), match="channel"):
+        await ear.listen(channel)
     assert ear.channels == ("a",)
 
 

@@ -137,6 +137,51 @@ async def test_cursor_classes(conn, factory):
         assert await plain.fetchone() == (4,)
 
 
+FOREIGN = unknown(psycopg2.extensions.cursor)
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_cursor_that_is_closed_before_its_turn(conn, factory):
+    """Its statements are executed all the same; nobody sees their rows."""
+    conn = await conn()
+    async with conn.pipeline(), conn.cursor(cursor_factory=factory) as cur:
+        await cur.execute("SELECT 1; SELECT 2")
+        await cur.execute(INSERT, (1,))
+        await cur.execute(INSERT, (2,))
+    assert cur.closed
+    assert await stored(conn) == [1, 2]
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        async with conn.pipeline(), conn.cursor(cursor_factory=factory) as cur:
+            await cur.execute(INSERT, (3,))
+            await cur.execute(INSERT, (1,))
+    assert await stored(conn) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_cursor_that_is_closed_executes_nothing_more(conn, factory):
+    conn = await conn()
+    async with conn.pipeline():
+        cur = await conn.cursor(cursor_factory=factory)
+        await cur.execute(INSERT, (1,))
+        cur.close()
+        with pytest.raises(psycopg2.InterfaceError, match="cursor already closed"):
+            await cur.execute(INSERT, (2,))
+    assert await stored(conn) == [1]
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_parameters_are_those_of_the_call(conn, factory):
+    """What the program does with its list or dict afterwards changes nothing."""
+    conn = await conn()
+    cur = await conn.cursor(cursor_factory=factory)
+    by_position, by_name = [1], {"i": 2}
+    async with conn.pipeline():
+        await cur.execute(INSERT, by_position)
+        await cur.execute("INSERT INTO piped VALUES (%(i)s)", by_name)
+        by_position[0] = by_name["i"] = 3
+    assert await stored(conn) == [1, 2]
+
+
 async def test_what_goes_alone_keeps_its_place(conn):
     """Several statements in a text, other methods, values that psycopg2 writes."""
     conn = await conn()

@@ -16,7 +16,7 @@ import aiopgx
 
 # What `create_pool()` takes besides aiopg's arguments, by keyword.
 NEW = ["name", "check", "reset", "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout"]
-NEW += ["max_buffer", "guard", "max_in_flight"]
+NEW += ["max_buffer", "guard", "max_in_flight", "row_factory"]
 
 AFTER_CLOSING = "Cannot acquire connection after closing pool"
 

@@ -88,6 +88,11 @@ async def test_name(ours, pool):
         ({"reset": "DISCARD ALL"}, TypeError),
         ({"max_buffer": -1}, ValueError),
         ({"max_buffer": 1.5}, TypeError),
+        ({"minsize": 1.5}, TypeError),
+        ({"maxsize": "3"}, TypeError),
+        ({"timeout": "1"}, TypeError),
+        ({"pool_recycle": None}, TypeError),
+        ({"on_connect": "SELECT 1"}, TypeError),
     ],
 )
 async def test_arguments_that_make_no_sense(ours, dsn, kwargs, error):
@@ -114,6 +119,20 @@ async def test_a_connection_that_fails_its_check_is_replaced(ours, pool, caplog)
     await settled(made, 2)
     assert "LookupError" in caplog.text
     assert made.get_stats()["requests_num"] == 1
+
+
+async def test_a_check_that_closes_the_connection(ours, pool):
+    async def check(conn):
+        if not seen:
+            conn.close()
+        seen.append(conn)
+
+    seen = []
+    made = await pool(minsize=2, maxsize=2, check=check)
+    async with made.acquire() as conn:
+        assert conn is seen[1] and not conn.closed
+        assert seen[0].closed
+    await settled(made, 2)
 
 
 async def test_check_connection(ours, pool, side):
@@ -253,9 +272,19 @@ async def fails_on_the_server(conn):
     await fetch(conn, "SELECT 1/0")
 
 
+def is_no_coroutine_function(conn):
+    pass
+
+
+def raises_at_the_call(conn):
+    raise Fault
+
+
 @pytest.mark.parametrize(
-    "reset", [raises, cancels, leaves_a_transaction, closes, fails_on_the_server]
-)
+    "reset",
+    [raises, cancels, leaves_a_transaction, closes, fails_on_the_server,
+     is_no_coroutine_function, raises_at_the_call],
+)  # fmt: skip
 async def test_a_reset_that_fails_closes_the_connection(ours, pool, reset, caplog):
     made = await pool(minsize=1, maxsize=1, reset=reset, name="orders")
     conn = await made.acquire()

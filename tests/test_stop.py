@@ -326,3 +326,9 @@ async def test_others_cancel_as_before(connect, side, loop_errors):
         await running
     assert len(loop_errors) == 1
     loop_errors.clear()
+
+
+async def test_a_timeout_that_is_none(ours, connect):
+    conn = await connect()
+    with pytest.raises(TypeError, match="timeout must be a number"):
+        await conn.cancel(timeout="1")
