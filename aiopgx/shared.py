@@ -99,6 +99,8 @@ async def execute(
                 raise outcome
         except BaseException:
             ticket.abandon()
+            if (connecting := pool._surplus(ticket.waiter)) is not None:
+                connecting.cancel()
             pool._stats.requests_errors += ticket.impl is None  # it had no connection
             raise
         finally:

@@ -199,6 +199,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{left_out} tests left out")
     passed = terminalreporter.stats.get("passed", [])
     properties = [each for report in passed for each in report.user_properties]
+    for report in passed:
+        for measured in [text for name, text in report.user_properties if name == "measured"]:
+            terminalreporter.write_line(f"{report.nodeid}: {measured}")
     if blocks := [count for name, count in properties if name == "code_blocks"]:
         terminalreporter.write_line(f"{sum(blocks)} code blocks of {len(blocks)} pages run")
     if tally.types:

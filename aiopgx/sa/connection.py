@@ -9,6 +9,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.ddl import DDLElement
 from sqlalchemy.sql.dml import Insert, Update, UpdateBase
 
+from ..transaction import close_if_left
 from ..utils import _ContextManager, _IterableContextManager
 from . import exc
 from ._statements import Statement, check_parameters, statement_for
@@ -239,6 +240,9 @@ class SAConnection:
         cursor = await self._open_cursor()
         try:
             await cursor.execute("COMMIT")
+        except asyncio.CancelledError as error:
+            close_if_left(self, error)
+            raise
         finally:
             self._close_cursor(cursor)
             self._transaction = None
@@ -247,6 +251,9 @@ class SAConnection:
         try:
             if not self._connection.closed:
                 await self._control("ROLLBACK")
+        except asyncio.CancelledError as error:
+            close_if_left(self, error)
+            raise
         finally:
             self._transaction = None
 
