@@ -430,7 +430,7 @@ async def test_no_storm_of_connects(ours, pool, caplog):
         with caplog.at_level(logging.WARNING, "aiopg"):
             tasks = [asyncio.ensure_future(made.acquire(timeout=1.5)) for _ in range(20)]
             results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert time.process_time() - start < 0.5
+        assert time.process_time() - start < 1
     for error in results:
         assert isinstance(error, asyncio.TimeoutError)
         assert "connects fail: " in str(error)
