@@ -156,11 +156,16 @@ cdef class Wire(Link):
             return self.resting
         return self.raw.get_transaction_status()
 
+    @property
+    def alive(self):
+        """Whether it is open, and the server has not said that it ends it."""
+        return not self.closed and self.farewell is None
+
     def look(self):
-        """Hear what has come to an idle connection; whether it is open afterwards."""
+        """Hear what has come to an idle connection; whether it is alive afterwards."""
         if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
             self._on_readable()
-        return not self.closed and self.farewell is None    # what has come of it may be its words
+        return self.alive
 
     cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.

@@ -21,7 +21,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from ._buffers import find, held
 from ._cancel import LAST
 from ._core import check_timeout
-from ._pool import PoolCore, status_of
+from ._pool import PoolCore, is_alive, status_of, why_dead
 from ._pool_contexts import (
     _exit,
     _PoolConnectionContextManager,
@@ -36,7 +36,7 @@ from .cursor import _close_cursor
 from .guard import guarded, renewed, rest, wake
 from .log import logger
 from .pool_hooks import acquire_checked, pass_on, release_reset
-from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
+from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook, overdue
 from .rows import RowFactory
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
 from .tracing import tracing_of
@@ -398,18 +398,29 @@ class Pool(PoolCore):
         start = self._loop.time()
         waiter: asyncio.Future[Any] = self._loop.create_future()
         timer = None
+        turn = 0
+        left = limit = math.inf if timeout is None else timeout
         try:
             try:
-                self._waiters.append(waiter)
-                if timeout is not None and timeout != math.inf:
-                    timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
-                self._catch_up()
-                self._settle()
-                self._top_up()
-                conn = await waiter
-                if conn in self._terminated:
-                    raise RuntimeError(_CLOSED)
-                return conn
+                while True:
+                    turn = self._queue_up(waiter, turn)
+                    if limit != math.inf:
+                        timer = self._loop.call_later(left, self._expire, waiter, limit)
+                    self._catch_up()
+                    self._settle()
+                    self._top_up()
+                    conn = await waiter
+                    if conn in self._terminated:
+                        raise RuntimeError(_CLOSED)
+                    if is_alive(conn):
+                        return conn
+                    # it died between its hand-over and now: once more, at the same place
+                    waiter = self._loop.create_future()
+                    self._drop(conn)
+                    self._note_end(conn)
+                    if timer is not None:
+                        timer.cancel()
+                        left = max(0.0, start + limit - self._loop.time())
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -435,17 +446,8 @@ class Pool(PoolCore):
             self._failed(None, exc)
 
     def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
-        if waiter.done():
-            return
-        ending = f", {len(self._leaving)} being ended" if self._leaving else ""
-        error = asyncio.TimeoutError(
-            f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
-            f"use, {len(self._connects)} being connected{ending}, {self._waiting} waiting"
-        )
-        if self._upkeep is not None and self._upkeep.outage is not None:
-            error.__cause__ = self._upkeep.outage.error
-            error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
-        waiter.set_exception(error)
+        if not waiter.done():
+            waiter.set_exception(overdue(self, timeout))
 
     @property
     def _repeating(self) -> Upkeep | None:
@@ -514,7 +516,7 @@ class Pool(PoolCore):
         if task.cancelled():
             if waiter is not None and repeating is None:
                 waiter.cancel()
-        elif (exc := task.exception()) is not None:
+        elif (exc := task.exception() or why_dead(task.result())) is not None:
             self._stats.connections_errors += 1
             self._failed(waiter, exc)
         else:

@@ -33,6 +33,8 @@ WAIT = 5  # seconds in which everything must have come to rest
 # next is no part of the plan: where there is nothing, nothing is done.
 INDEX = st.integers(0, 11)
 
+RELEASES = ["plain", "closed", "killed", "in transaction", "lost"]
+
 
 class PoolMachine(RuleBasedStateMachine):
     dsn: str  # of the subclass that a test makes
@@ -120,7 +122,7 @@ class PoolMachine(RuleBasedStateMachine):
             if not task.cancelled():
                 self.held.append(task.result())
 
-    @rule(index=INDEX, how=st.sampled_from(["plain", "closed", "killed", "in transaction"]))
+    @rule(index=INDEX, how=st.sampled_from(RELEASES))
     def release(self, index, how):
         if not self.held:
             return
@@ -139,6 +141,8 @@ class PoolMachine(RuleBasedStateMachine):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 self.pool.release(conn)
+            if how == "lost":  # before whoever has it now has woken up
+                conn.close()
 
         self.run(release())
 
