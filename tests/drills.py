@@ -56,6 +56,18 @@ async def nothing_left(impl, dsn, side, **kwargs):
     await until(lambda: descriptors() <= before, 1)
 
 
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
+
+
 class Cancelled:
     """Awaits a coroutine whose task is cancelled when it is suspended for the k-th time, from 0.
 

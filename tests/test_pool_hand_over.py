@@ -1,3 +1,4 @@
+# ruff: noqa: F811
 """A connection that dies between its hand-over to an acquire that waits, and that one's next step.
 
 Without a server, as in test_pool_order.py; and with one that ends sessions at that instant.
@@ -68,7 +69,7 @@ async def test_the_order_is_kept(ours, make, backend, again):
         known = len(backend.conns)
         for gate in chance.sample(gates, 3):  # what comes first is for who waits longest
             gate.set_result(None)
-        while len(pool._used) < 3:
+        while len(pool._used) < 3:  # noqa: ASYNC110 - to the turn
             await asyncio.sleep(0)
         held = backend.conns[known:]
     await asyncio.wait_for(asyncio.gather(*tasks), 5)
@@ -112,7 +113,7 @@ async def test_its_timeout_goes_on(ours, make, backend):
     await asyncio.sleep(0.2)
     backend.gate()  # which stays closed
     hand_over_and_kill(pool, conn)
-    with pytest.raises(asyncio.TimeoutError, match="no connection within 0.3 s: "):
+    with pytest.raises(asyncio.TimeoutError, match=r"no connection within 0\.3 s: "):
         await task
     assert 0.29 <= loop.time() - start < 3
     await until(lambda: is_at_rest(pool))
