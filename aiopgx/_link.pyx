@@ -10,6 +10,7 @@ import select
 import selectors
 import weakref
 from asyncio import _get_running_loop
+from asyncio.selector_events import BaseSelectorEventLoop
 from contextlib import suppress
 from copy import copy
 
@@ -39,6 +40,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
+from ._socket cimport socket_failed
 from ._statements cimport quotes_plainly
 from ._structs cimport genuine_connection, take_connection
 
@@ -286,6 +288,7 @@ cdef class Link:
             self.native = True
             self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self.watch()
+        self.told_once = not isinstance(self.loop, BaseSelectorEventLoop)
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         return 0
@@ -320,10 +323,18 @@ cdef class Link:
     def _on_readable(self):
         if self.forks == _forks:    # else what comes is the parent's
             self.ready(False)
+            self.look_behind()
 
     def _on_writable(self):
         if self.forks == _forks:
             self.ready(True)
+            self.look_behind()
+
+    cdef int look_behind(self) except -1:
+        """Hear of a failure behind what was read, of which the loop won't tell."""
+        if self.told_once and self.reading and socket_failed(self.fd):
+            self.loop.call_soon(self._on_readable)
+        return 0
 
     def _on_unflushed(self):
         # not a watched socket: `raw.close()` in the same step would make libuv abort the process

@@ -107,6 +107,29 @@ async def test_cut_at_each_byte(ours, dsn, side, link, road, reset):
                 assert conn.closed
 
 
+@LOOPS
+@pytest.mark.parametrize("part", [0.5, 1])
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
+async def test_reset_right_behind_an_answer(ours, dsn, side, link, road, part):
+    """Both are there when the loop looks, and uvloop tells of them once."""
+    async with ours.connect(link.dsn) as conn:
+        before = link.passed
+        assert await road(conn) == ROWS
+        length = link.passed - before
+    async with nothing_left(ours, link.dsn, side, minsize=0, maxsize=1) as pool:
+        async with pool.acquire() as conn:
+            link.cut_after(int(length * part), reset=True)
+            task = asyncio.ensure_future(road(conn))
+            while link.cut is not None and not task.done():
+                await asyncio.sleep(0.002)
+                time.sleep(0.05)  # noqa: ASYNC251 - nothing is read meanwhile
+            await asyncio.wait_for(asyncio.wait([task]), 5)
+            if part < 1:
+                assert isinstance(task.exception(), psycopg2.OperationalError)
+            await until(lambda: conn.closed)
+            task.exception()
+
+
 TRAIN = 3  # statements that travel together
 
 
@@ -114,7 +137,7 @@ TRAIN = 3  # statements that travel together
 @pytest.mark.parametrize("threshold", [None, 0], ids=["text", "prepared"])
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 async def test_cut_at_each_byte_of_shared(ours, dsn, side, link, reset, threshold):
-    """Of `Pool.execute()`: each has a whole result or an error. What was not executed goes elsewhere,
+    """Of `Pool.execute()`: a whole result or an error. What was not executed goes elsewhere,
     but of texts that travel together each behind the cut may have been."""
 
     async def ask(pool):
