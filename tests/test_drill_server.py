@@ -116,18 +116,18 @@ async def test_reset_right_behind_an_answer(ours, dsn, side, link, road, part):
         before = link.passed
         assert await road(conn) == ROWS
         length = link.passed - before
-    async with nothing_left(ours, link.dsn, side, minsize=0, maxsize=1) as pool:
-        async with pool.acquire() as conn:
-            link.cut_after(int(length * part), reset=True)
-            task = asyncio.ensure_future(road(conn))
-            while link.cut is not None and not task.done():
-                await asyncio.sleep(0.002)
-                time.sleep(0.05)  # noqa: ASYNC251 - nothing is read meanwhile
-            await asyncio.wait_for(asyncio.wait([task]), 5)
-            if part < 1:
-                assert isinstance(task.exception(), psycopg2.OperationalError)
-            await until(lambda: conn.closed)
-            task.exception()
+    pools = nothing_left(ours, link.dsn, side, minsize=0, maxsize=1)
+    async with pools as pool, pool.acquire() as conn:
+        link.cut_after(int(length * part), reset=True)
+        task = asyncio.ensure_future(road(conn))
+        while link.cut is not None and not task.done():
+            await asyncio.sleep(0.002)
+            time.sleep(0.05)  # noqa: ASYNC251 - nothing is read meanwhile
+        await asyncio.wait_for(asyncio.wait([task]), 5)
+        if part < 1:
+            assert isinstance(task.exception(), psycopg2.OperationalError)
+        await until(lambda: conn.closed)
+        task.exception()
 
 
 TRAIN = 3  # statements that travel together
