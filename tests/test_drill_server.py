@@ -103,7 +103,7 @@ async def test_cut_at_each_byte(ours, dsn, side, link, road, reset):
             async with pool.acquire() as conn:
                 link.cut_after(place, reset)
                 with pytest.raises(psycopg2.OperationalError):
-                    await asyncio.wait_for(road(conn), 5)
+                    await asyncio.wait_for(road(conn), 20)
                 assert conn.closed
 
 
@@ -183,23 +183,26 @@ async def test_frozen(ours, dsn, side, link, road, way, record_property):
             with pytest.raises((asyncio.TimeoutError, psycopg2.OperationalError)):
                 await road(conn)
 
-    longest = []
-    keywords = {"minsize": 3, "maxsize": 3, "timeout": 0.15, "cancel_timeout": 0.1}
+    longest, idle = [], []
+    keywords = {"minsize": 3, "maxsize": 3, "cancel_timeout": 0.1}
     async with nothing_left(ours, link.dsn, side, **keywords) as pool:
         for _ in range(5 if LONG else 1):
+            idle.append(await pauses(asyncio.sleep(0.3 if LONG else 0)))
+            for limited in (pool, *pool._free):
+                limited._timeout = 0.15
             setattr(link, way, True)
             everyone = asyncio.gather(*(ask(pool) for _ in range(3)))
-            longest.append(await asyncio.wait_for(pauses(everyone), 5))
+            longest.append(await asyncio.wait_for(pauses(everyone), 10))
             setattr(link, way, False)
+            pool._timeout = 10
             await until(lambda: is_at_rest(pool))
             await asyncio.wait_for(works(pool), 10)
-    assert max(longest) < 1  # on a machine that is busy
-    if LONG:  # what is due to the link is so each time
-        lags = " ".join(f"{1000 * lag:.1f}" for lag in longest)
-        record_property(
-            "measured", f"lag of the loop, frozen link, {road.__name__}, {way}: {lags} ms"
-        )
-        assert min(longest) < 0.02
+    assert max(longest) < 3  # on a machine that is busy
+    if LONG:  # what is due to the link is so each time, and comes on top of what the machine does
+        lags, without = (" ".join(f"{1000 * lag:.1f}" for lag in lags) for lags in (longest, idle))
+        text = f"lag of the loop, {road.__name__}, {way}: {lags} ms; without a freeze: {without} ms"
+        record_property("measured", text)
+        assert min(longest) < 0.02 + max(idle)
 
 
 @LOOPS
@@ -293,12 +296,12 @@ async def test_killed_in_the_middle(ours, own_server, how):
             pool.release(idle)
             for pid in pids[-1:] if how == "SIGKILL" else pids:
                 end_backend(own_server, side, pid, how)
-            await asyncio.wait_for(asyncio.wait(tasks), 5)
+            await asyncio.wait_for(asyncio.wait(tasks), 20)
             assert {type(task.exception()) for task in tasks} <= LOST
             for conn in conns[:-1]:
                 assert conn.closed
                 pool.release(conn)
-            await asyncio.wait_for(works(pool), 10)
+            await asyncio.wait_for(works(pool), 30)
             await until(lambda: is_at_rest(pool))
 
 
@@ -344,12 +347,12 @@ async def test_restart(ours, own_server, record_property):
         return time.monotonic() - start
 
     after = []  # seconds from the server's return until all work
-    async with ours.create_pool(own_server.dsn, minsize=10, timeout=5) as pool:
+    async with ours.create_pool(own_server.dsn, minsize=10, timeout=20) as pool:
         clients = [asyncio.ensure_future(client(pool, number)) for number in range(50)]
         for _ in range(10 if LONG else 1):
-            await progress(10)
+            await progress(20)
             await asyncio.to_thread(own_server.restart)
-            after.append(await progress(10))
+            after.append(await progress(20))
         stopping.set()
         await asyncio.gather(*clients)
         await until(lambda: is_at_rest(pool))
@@ -367,7 +370,7 @@ async def test_server_is_down(ours, own_server):
     before = Proxy(own_server.port)
     dsn = make_dsn(own_server.dsn, host="127.0.0.1", port=before.port)
     try:
-        async with ours.create_pool(dsn, minsize=5, timeout=5) as pool:
+        async with ours.create_pool(dsn, minsize=5, timeout=20) as pool:
             await asyncio.to_thread(own_server.stop)
             before.starts.clear()
             for _ in range(3):
@@ -377,7 +380,7 @@ async def test_server_is_down(ours, own_server):
             assert len(before.starts) <= 60
             assert pool.size == pool.freesize == 0
             await asyncio.to_thread(own_server.restart)
-            await asyncio.wait_for(works(pool), 5)
+            await asyncio.wait_for(works(pool), 20)
     finally:
         before.stop()
 
