@@ -151,7 +151,8 @@ async def test_close(ours, pool, link, side, long_query):
     for conn in conns:
         made.release(conn)
     await until(lambda: is_at_rest(made) and made.size == 0)
-    await until(lambda: descriptors() <= before - 3)
+    if psycopg2.__libpq_version__ >= 170000:  # else a thread waits in PQcancel, as long as TCP
+        await until(lambda: descriptors() <= before - 3)
     made.close()
     await asyncio.wait_for(made.wait_closed(), 5)
 
