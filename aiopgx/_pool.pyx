@@ -264,7 +264,7 @@ cdef class PoolCore:
         try:
             wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
             if self._hooked or wire is None or wire.ending is not None \
-                    or conn._portals is not None or conn._left is not None or wire.closed \
+                    or conn._portals is not None or conn._left is not None or not wire.alive \
                     or <int>wire.status != IDLE or not self._keep(conn):
                 return self._take_back(conn)
         except BaseException:
@@ -408,5 +408,6 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                return task if len(self._connects) > self._waiting else None
+                statements = 0 if self._sharing is None else self._sharing.waiting()
+                return task if len(self._connects) > self._waiting + statements else None
         return None

@@ -37,7 +37,6 @@ from .pool_upkeep import (
     check_sizes,
     count,
     hook,
-    overdue,
 )
 from .rows import Row, RowFactory, T
 from .shared import MAX_IN_FLIGHT
@@ -343,9 +342,9 @@ class Pool(PoolCore, PoolCursors[Row]):
 
     def _free_or_close(self, conn: Connection, clean: bool = False) -> "asyncio.Future[None]":
         """Let others have a connection. clean: nothing is left behind in its session."""
-        if conn.closed:
+        if not is_alive(conn):
             self._stats.returns_bad += 1
-            self._part(conn)
+            self._discard(conn)
             return self._released
         status = status_of(conn)
         if status != TRANSACTION_STATUS_IDLE:
@@ -455,7 +454,22 @@ class Pool(PoolCore, PoolCursors[Row]):
 
     def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
         if not waiter.done():
-            waiter.set_exception(overdue(self, timeout))
+            waiter.set_exception(self._none_within(timeout))
+
+    def _none_within(self, timeout: float) -> asyncio.TimeoutError:
+        """The error of an acquire, or a statement of `execute()`, that has waited for so long."""
+        limit = f" of {self.maxsize}" if self.maxsize else ""
+        shared = f", {len(self._shared)} shared" if self._shared else ""
+        ending = f", {len(self._leaving)} being ended" if self._leaving else ""
+        error = asyncio.TimeoutError(
+            f"no connection within {timeout:g} s: {len(self._used)}{limit} in use{shared}"
+            f", {len(self._connects)} being connected{ending}"
+            f", {self._waiting + self._sharing.waiting()} waiting"
+        )
+        if self._upkeep is not None and self._upkeep.outage is not None:
+            error.__cause__ = self._upkeep.outage.error
+            error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
+        return error
 
     @property
     def _repeating(self) -> Upkeep | None:

@@ -40,19 +40,6 @@ class TooManyRequests(psycopg2.OperationalError):  # type: ignore[misc, unused-i
     """
 
 
-def overdue(pool: Pool, timeout: float) -> asyncio.TimeoutError:
-    """The error of an acquire that has waited for so many seconds: who has the connections."""
-    ending = f", {len(pool._leaving)} being ended" if pool._leaving else ""
-    error = asyncio.TimeoutError(
-        f"no connection within {timeout:g} s: {len(pool._used)} of {pool.maxsize} in "
-        f"use, {len(pool._connects)} being connected{ending}, {pool._waiting} waiting"
-    )
-    if pool._upkeep is not None and pool._upkeep.outage is not None:
-        error.__cause__ = pool._upkeep.outage.error
-        error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
-    return error
-
-
 async def check_connection(conn: Connection) -> None:
     """Ask the server for an answer: for `check=` of a pool. New in aiopgx."""
     (await conn.execute("SELECT 1")).close()
