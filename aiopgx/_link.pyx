@@ -10,6 +10,7 @@ import select
 import selectors
 import weakref
 from asyncio import _get_running_loop
+from asyncio.selector_events import BaseSelectorEventLoop
 from contextlib import suppress
 from copy import copy
 
@@ -42,7 +43,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._socket cimport socket_ready
+from ._socket cimport socket_failed, socket_ready
 from ._statements cimport quotes_plainly
 from ._structs cimport genuine_connection, take_connection
 
@@ -222,11 +223,16 @@ cdef class Link:
         error.__cause__ = frameless(self.reason)
         return error
 
+    @property
+    def alive(self):
+        """Whether it is open, and the server has not said that it ends it."""
+        return not self.closed and self.farewell is None
+
     def look(self):
-        """Hear what has come to an idle connection; whether it is open afterwards."""
+        """Hear what has come to an idle connection; whether it is alive afterwards."""
         if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
             self._on_readable()
-        return not self.closed and self.farewell is None    # what has come of it may be its words
+        return self.alive
 
     cdef object control(self):
         """A psycopg2 cursor for what is executed on nobody's cursor."""
@@ -318,6 +324,7 @@ cdef class Link:
             self.native = True
             self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self.watch()
+        self.told_once = not isinstance(self.loop, BaseSelectorEventLoop)
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         return 0
@@ -360,10 +367,18 @@ cdef class Link:
     def _on_readable(self):
         if self.forks == _forks:    # else what comes is the parent's
             self.ready(False)
+            self.look_behind()
 
     def _on_writable(self):
         if self.forks == _forks:
             self.ready(True)
+            self.look_behind()
+
+    cdef int look_behind(self) except -1:
+        """Hear of a failure behind what was read, of which the loop won't tell."""
+        if self.told_once and self.reading and socket_failed(self.fd):
+            self.loop.call_soon(self._on_readable)
+        return 0
 
     def _on_unflushed(self):
         # not a watched socket: `raw.close()` in the same step would make libuv abort the process

@@ -25,7 +25,7 @@ from ._rows cimport SHAPE_FOREIGN
 
 from ._link import native_road
 from ._rows import shape_of
-from ._pool import PoolCore
+from ._pool import PoolCore, is_alive
 from .pool_hooks import scout
 from .pool_upkeep import TooManyRequests
 
@@ -308,7 +308,7 @@ cdef class Sharing:
     def take(self, pool, conn):
         """Share a connection, if statements wait. False if none do, or it can't be shared."""
         cdef Lane lane
-        if pool._check is not None or not self.is_waited_for() or conn.closed:
+        if pool._check is not None or not self.is_waited_for() or not is_alive(conn):
             return False
         self.owed = False
         lane = self.open(pool, conn)
@@ -345,7 +345,7 @@ cdef class Sharing:
 
     cdef int adopt(self, pool, conn) except -1:
         cdef Lane lane = None
-        if self.is_waited_for() and not conn.closed:
+        if self.is_waited_for() and is_alive(conn):
             lane = self.open(pool, conn)
             if lane is None:
                 pool._shared.remove(conn)

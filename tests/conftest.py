@@ -26,8 +26,8 @@ Fixtures
 
 Marks
   all_loops    run the test on each kind of event loop
-  needs(name)  left out, which the report's header says, where that program or package is missing:
-               one of `NEEDED`
+  needs(name)  left out, which the report's header says, where that program, package or power is
+               missing: one of `NEEDED`
 
 `make test` runs on all cores (pytest-xdist), the tests of a file in one process, each process with
 a server of its own; where AIOPGX_TEST_DSN names one, or with -n 0, one after the other.
@@ -41,6 +41,7 @@ Environment
                              nothing new there: what is no coroutine, what runs on each loop
                              anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
+  AIOPGX_BLACK_HOLE=required the same where the kernel lets us drop no packets (Linux, as root)
   AIOPGX_AGENTS=required     the same for the monitoring agents
   AIOPGX_CHART=required      the same for matplotlib
   AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
@@ -71,7 +72,7 @@ from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
 from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
-from proxy import counted
+from proxy import can_swallow, counted
 from roads import Roads, tally
 from support import (
     LONG,
@@ -111,6 +112,8 @@ NEEDED = {
     "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
     "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
     "matplotlib": (find_package("matplotlib"), "AIOPGX_CHART"),
+    "a black hole": (can_swallow(), "AIOPGX_BLACK_HOLE"),
+    "tcp_user_timeout": (hasattr(socket, "TCP_USER_TIMEOUT"), "AIOPGX_BLACK_HOLE"),
     **{
         package: (find_package(package), "AIOPGX_AGENTS")
         for package in (

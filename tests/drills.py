@@ -65,6 +65,18 @@ async def nothing_left(impl, dsn, side, **kwargs):
     await until(lambda: descriptors() <= before)
 
 
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
+
+
 async def its_task(body):
     await body(asyncio.current_task().cancel)
 
