@@ -51,6 +51,7 @@ cdef class Link:
     cdef object legible(self, error)
     cdef int pause(self) except -1
     cdef int resume(self) except -1
+    cdef int read_on(self) except -1
     cdef int flush(self) except -1
     cdef bint sync(self) noexcept
     cdef bint leave_pipeline(self) except -1

@@ -110,12 +110,16 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:
-    """What an idle connection hears: a notice, or why the server ends the session."""
+    """What an idle connection hears: a notice, or why the server ends the session.
+
+    Also right behind the answer with which it becomes idle.
+    """
     cdef const char *severity = pq.resultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED)
     cdef const char *sqlstate
-    if _poller is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
+    cdef Link hearing = _reader if _poller is None else _poller
+    if hearing is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
         sqlstate = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
-        _poller.farewell = (
+        hearing.farewell = (
             <bytes>pq.resultErrorMessage(res), None if sqlstate == NULL else <bytes>sqlstate)
     _default_receiver(arg, res)
 
@@ -343,6 +347,14 @@ cdef class Link:
             self.loop.add_reader(self.fd, self._on_readable)
             self.reading = True
             self.loop.call_soon(self._on_readable)      # libpq may have it already
+        else:
+            self.read_on()
+        return 0
+
+    cdef int read_on(self) except -1:
+        """The socket may not be empty: uvloop tells of one that was reset once, and never again."""
+        if self.reading and socket_ready(self.fd, False):
+            self.loop.call_soon(self._on_readable)
         return 0
 
     def _on_readable(self):
@@ -434,9 +446,12 @@ cdef class Link:
         return 0
 
     cdef int collect_notifies(self) except -1:
+        global _poller
         cdef PGnotify *notify
         while not self.raw.closed:  # code of the program may have done that, such as its casters'
+            _poller = self          # libpq looks at what it has read
             notify = pq.notifies(self.conn)
+            _poller = None
             if notify == NULL:
                 return 0
             try:

@@ -362,5 +362,6 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                return task if len(self._connects) > self._waiting else None
+                statements = 0 if self._sharing is None else self._sharing.waiting()
+                return task if len(self._connects) > self._waiting + statements else None
         return None

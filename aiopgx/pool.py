@@ -435,17 +435,23 @@ class Pool(PoolCore, PoolCursors[Row]):
             self._failed(None, exc)
 
     def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
-        if waiter.done():
-            return
+        if not waiter.done():
+            waiter.set_exception(self._none_within(timeout))
+
+    def _none_within(self, timeout: float) -> asyncio.TimeoutError:
+        """The error of an acquire, or a statement of `execute()`, that has waited for so long."""
+        limit = f" of {self.maxsize}" if self.maxsize else ""
+        shared = f", {len(self._shared)} shared" if self._shared else ""
         ending = f", {len(self._leaving)} being ended" if self._leaving else ""
         error = asyncio.TimeoutError(
-            f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
-            f"use, {len(self._connects)} being connected{ending}, {self._waiting} waiting"
+            f"no connection within {timeout:g} s: {len(self._used)}{limit} in use{shared}"
+            f", {len(self._connects)} being connected{ending}"
+            f", {self._waiting + self._sharing.waiting()} waiting"
         )
         if self._upkeep is not None and self._upkeep.outage is not None:
             error.__cause__ = self._upkeep.outage.error
             error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
-        waiter.set_exception(error)
+        return error
 
     @property
     def _repeating(self) -> Upkeep | None:

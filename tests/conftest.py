@@ -71,6 +71,7 @@ from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
 from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
+from proxy import counted
 from roads import Roads, tally
 from support import (
     LONG,
@@ -198,6 +199,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{left_out} tests left out")
     passed = terminalreporter.stats.get("passed", [])
     properties = [each for report in passed for each in report.user_properties]
+    for report in passed:
+        for measured in [text for name, text in report.user_properties if name == "measured"]:
+            terminalreporter.write_line(f"{report.nodeid}: {measured}")
     if blocks := [count for name, count in properties if name == "code_blocks"]:
         terminalreporter.write_line(f"{sum(blocks)} code blocks of {len(blocks)} pages run")
     if tally.types:
@@ -252,7 +256,7 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    if not error:
+    if not error and "tally" in node.workeroutput:  # else it has found nothing to run
         tally.merge(node.workeroutput["tally"])
         node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
 
@@ -499,6 +503,14 @@ def connect(impl, dsn, runner):
         return conn
 
     return connect
+
+
+@pytest.fixture
+def trips(dsn):
+    """``trips()``: round trips since the last call; `trips.dsn` leads through the proxy."""
+    with counted(int(psycopg2.extensions.parse_dsn(dsn).get("port", 5432))) as trips:
+        trips.dsn = psycopg2.extensions.make_dsn(dsn, host="127.0.0.1", port=trips.proxy.port)
+        yield trips
 
 
 @pytest.fixture

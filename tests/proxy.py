@@ -25,6 +25,24 @@ def proxy(port, **habits):
         running.stop()
 
 
+@contextlib.contextmanager
+def counted(port):
+    """Called, it tells the round trips since the last call through its `proxy`."""
+    running = Proxy(port)
+    seen = 0
+
+    def trips():
+        nonlocal seen
+        before, seen = seen, running.trips
+        return seen - before
+
+    trips.proxy = running
+    try:
+        yield trips
+    finally:
+        running.stop()
+
+
 class Proxy:
     """Each connection has a thread, and a second one for what the server sends.
 
