@@ -2,7 +2,7 @@
 
 Their long form makes a million queries in all, and 100,000 connects (`make drill ARGS="-rP -k
 flat"` prints what they took). On a debug build of Python all references are counted, not blocks
-of memory. See also test_resources.py (kinds of rows, errors, notices) and bench/soak.py, many kinds of queries at once.
+of memory. See also test_resources.py (kinds of rows, errors, notices) and bench/soak.py.
 """
 
 import asyncio
