@@ -121,6 +121,10 @@ cdef class Request:
         return wire.time_out(self)
 
 
+cdef class Lent:
+    pass
+
+
 cdef class Wire(Link):
     """Serves the requests of one psycopg2 connection; see Link for its arguments."""
 
@@ -175,6 +179,8 @@ cdef class Wire(Link):
                 f"{caller.rpartition('.')[2]} cannot be used with a prepared two-phase transaction")
         if session is None:
             session = self.shared
+            if isinstance(session, Lent):
+                return self.misplaced(caller)
         if self.users > 0 and (session is None or not self._all_of(session)):
             return RuntimeError(
                 f"{caller}() called while another coroutine "
@@ -182,7 +188,7 @@ cdef class Wire(Link):
         return None
 
     cpdef object misplaced(self, str caller):
-        """The error for the use in another process or loop, or None."""
+        """The error for the use in another process or loop, or of what others share; or None."""
         if self.is_forked():
             return RuntimeError(
                 f"{caller}() called in a forked child process: a connection can't be shared "
@@ -190,6 +196,9 @@ cdef class Wire(Link):
         if _get_running_loop() is not self.loop:
             return RuntimeError(
                 f"{caller}() called on another event loop than the connection was made on")
+        if isinstance(self.shared, Lent):
+            return psycopg2.InterfaceError(
+                f"{caller}() of a connection that is used after its release to the pool")
         return None
 
     cdef bint _all_of(self, session) except -1:

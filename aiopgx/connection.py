@@ -41,6 +41,7 @@ from .transaction import (
     Transaction,
 )
 from .utils import (
+    CONNECTING,
     ClosableQueue,
     _ContextManager,
     bounded,
@@ -172,23 +173,29 @@ def connect(
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
-    connection = Connection(
-        dsn,
-        timeout,
-        echo,
-        enable_hstore=enable_hstore,
-        enable_uuid=enable_uuid,
-        enable_json=enable_json,
-        cancel_timeout=cancel_timeout,
-        raise_query_canceled=raise_query_canceled,
-        prepare_threshold=prepare_threshold,
-        prepared_max=prepared_max,
-        notifies_max=notifies_max,
-        row_factory=row_factory,
-        tracer=tracer,
-        slow_query=slow_query,
-        **kwargs,
-    )
+    try:
+        connection = Connection(
+            dsn,
+            timeout,
+            echo,
+            enable_hstore=enable_hstore,
+            enable_uuid=enable_uuid,
+            enable_json=enable_json,
+            cancel_timeout=cancel_timeout,
+            raise_query_canceled=raise_query_canceled,
+            prepare_threshold=prepare_threshold,
+            prepared_max=prepared_max,
+            notifies_max=notifies_max,
+            row_factory=row_factory,
+            tracer=tracer,
+            slow_query=slow_query,
+            **kwargs,
+        )
+    except BaseException as error:
+        trim(error, CONNECTING)
+        raise
+    finally:
+        del dsn, kwargs  # the traceback of an error holds this frame
     return _ContextManager[Connection](connection, disconnect, _drop)
 
 
@@ -349,7 +356,7 @@ class Connection(Generic[Row]):
             oids = await self._get_oids() if self._enable_hstore else None
             self._register_types(oids)
         except BaseException as exc:
-            trim(exc)
+            trim(exc, CONNECTING)
             self.close()
             raise
         return self
@@ -378,6 +385,8 @@ class Connection(Generic[Row]):
             rows = await cursor.fetchall()
         finally:
             cursor.close()
+        if not all(len(row) == 2 and all(isinstance(oid, int) for oid in row) for row in rows):
+            raise psycopg2.DatabaseError("the server's answer about hstore can't be understood")
         return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     # Cursors

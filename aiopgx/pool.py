@@ -40,7 +40,7 @@ from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
 from .rows import RowFactory
 from .shared import MAX_IN_FLIGHT, SharedCursor, execute
 from .tracing import tracing_of
-from .utils import _ContextManager, create_completed_future, get_running_loop
+from .utils import CONNECTING, _ContextManager, create_completed_future, get_running_loop, trim
 
 _Hook = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool")
@@ -206,7 +206,13 @@ class Pool(PoolCore):
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
         """Make a pool of this class and its first `minsize` connections."""
-        self = cls(*args, **kwargs)
+        try:
+            self = cls(*args, **kwargs)
+        except BaseException as error:
+            trim(error, CONNECTING)
+            raise
+        finally:
+            del args, kwargs  # the traceback of an error holds this frame
         connects = [self._loop.create_task(self._open()) for _ in range(self._minsize)]
         try:
             if connects:

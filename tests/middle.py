@@ -15,15 +15,16 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @contextlib.contextmanager
-def middle(port, *, certificate=None, answer=b"S"):
+def middle(port, *, certificate=None, answer=b"S", told=None):
     """The port of one in front of that port of 127.0.0.1.
 
     certificate: (file, key) for TLS with the client; None for no TLS.
     answer: to the client's wish for TLS: "S" for yes, "N" for no.
+    told: a bytearray that gets what clients have said to him; they go no further then.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
-        man = _Man(listener, port, certificate, answer)
+        man = _Man(listener, port, certificate, answer, told)
         thread = threading.Thread(target=man.run)
         thread.start()
         try:
@@ -36,10 +37,11 @@ def middle(port, *, certificate=None, answer=b"S"):
 class _Man:
     """Serves each connection in threads of its own."""
 
-    def __init__(self, listener, port, certificate, answer):
+    def __init__(self, listener, port, certificate, answer, told):
         self.listener = listener
         self.port = port
         self.answer = answer
+        self.told = told
         self.stopping = threading.Event()
         self.sockets = set()
         self.context = None
@@ -68,6 +70,9 @@ class _Man:
             client.sendall(self.answer)
             if self.context is not None:
                 client = stack.enter_context(self.context.wrap_socket(client, server_side=True))
+            if self.told is not None:
+                self.told += client.recv(65536)
+                return
             server = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
             self.sockets |= {client, server}
             back = threading.Thread(target=self._pass_on, args=(server, client))
