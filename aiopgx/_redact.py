@@ -14,8 +14,11 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from ._keywords import LIBPQ
 
-# The last three are libpq 18's.
-_PASSWORDS = "password sslpassword oauth_client_secret scram_client_key scram_server_key".split()
+# The last three are libpq 18's: who has them needs no password.
+_PASSWORDS = [
+    *("password", "sslpassword"),
+    *("oauth_client_secret", "scram_client_key", "scram_server_key"),
+]
 _HIDDEN = "xxx"  # as psycopg2 shows it
 
 _NAMES = rf"\b(?:{'|'.join(_PASSWORDS)})"

@@ -66,7 +66,11 @@ class _Man:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             client.settimeout(5)
             stack.enter_context(client)
-            assert client.recv(8) == SSL_REQUEST
+            start = client.recv(8)
+            if self.told is not None and start != SSL_REQUEST:
+                self.told += start + client.recv(65536)
+                return
+            assert start == SSL_REQUEST
             client.sendall(self.answer)
             if self.context is not None:
                 client = stack.enter_context(self.context.wrap_socket(client, server_side=True))

@@ -266,9 +266,7 @@ async def test_damaged_stream(ours, dsn, road):
         wanted = instants.randrange(4)
         pieces = itertools.count()
         async with misled(ours, dsn, 0.3) as (middle, pool, conn):
-            middle.spoil = lambda data: (
-                damaged(data, instants) if next(pieces) == wanted else data
-            )
+            middle.spoil = lambda data: damaged(data, instants) if next(pieces) == wanted else data
             await told(ROADS[road], conn, pool)
             middle.spoil = None
             if not conn.closed:

@@ -251,7 +251,7 @@ def ask_in_a_child(dsn):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @LOOPS
 async def test_multiprocessing_with_an_open_pool(ours, dsn):
-    """Children have pools of their own, and what they inherit ends with them; the parent goes on."""
+    """Children have pools of their own; what they inherit, and end, is nothing to the parent."""
     things = Things()
     await things.make(ours, dsn)
     context = multiprocessing.get_context("fork")

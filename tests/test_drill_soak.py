@@ -79,11 +79,10 @@ async def stream(pool, n):
 
 
 async def named(pool, n):
-    async with pool.acquire() as conn, conn.cursor() as plain, plain.begin():
-        async with conn.cursor(f"c{n}") as cur:
-            await cur.execute("SELECT %s::int + g FROM generate_series(1, 9) g", (n,))
-            assert await cur.fetchmany(4) == [(n + g,) for g in range(1, 5)]
-            assert [row async for row in cur] == [(n + g,) for g in range(5, 10)]
+    async with pool.acquire() as conn, conn.cursor(f"c{n}", withhold=True) as cur:
+        await cur.execute("SELECT %s::int + g FROM generate_series(1, 9) g", (n,))
+        assert await cur.fetchmany(4) == [(n + g,) for g in range(1, 5)]
+        assert [row async for row in cur] == [(n + g,) for g in range(5, 10)]
 
 
 async def executemany(pool, n):
