@@ -197,20 +197,20 @@ async def tried(ours, dsn, road, name, place):
 
 
 async def tried_everywhere(ours, dsn, road, name):
+    """Return in how many places."""
     for place in itertools.count():
         if not await tried(ours, dsn, road, name, place):
-            return
+            return place
 
 
 async def side_by_side(makers, width=12):
-    """Await what these functions make, so many at a time."""
+    """Await what these functions make, so many at a time; return the sum of what they say."""
     waiting = iter(list(makers))
 
     async def work():
-        for make in waiting:
-            await make()
+        return sum([await make() for make in waiting])
 
-    await asyncio.gather(*(work() for _ in range(width)))
+    return sum(await asyncio.gather(*(work() for _ in range(width))))
 
 
 def some(road):
@@ -233,7 +233,10 @@ async def test_a_message_that_no_server_sends(ours, dsn, road):
             lambda name=name, place=place: tried(ours, dsn, ROADS[road], name, place)
             for name, place in some(road)
         ]
-    await side_by_side(makers)
+    count = await side_by_side(makers)
+    assert count > 0
+    if LONG:
+        print(f"{road}: {count} messages")
 
 
 # --- damage that no message shows -----------------------------------------------------------------
@@ -271,8 +274,13 @@ async def test_damaged_stream(ours, dsn, road):
             middle.spoil = None
             if not conn.closed:
                 await told(text, conn, pool)
+        return next(pieces) > wanted
 
-    await side_by_side(lambda seed=seed: damage(seed) for seed in range(700 if LONG else 6))
+    seeds = range(700 if LONG else 6)
+    count = await side_by_side(lambda seed=seed: damage(seed) for seed in seeds)
+    assert count > 0
+    if LONG:
+        print(f"{road}: {count} damaged streams")
 
 
 # --- whose result it is ---------------------------------------------------------------------------

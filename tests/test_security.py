@@ -313,6 +313,52 @@ async def test_values(ours, connect, victim):
         assert rows == [(n, name) for n in (1, 2, 3, 4)]
 
 
+# Characters that end in the byte of a backslash, in the encodings that know such.
+TREACHEROUS = {
+    "SJIS": "表ソ能",
+    "BIG5": "功許蓋",
+    "GBK": "誠乗",
+    "GB18030": "誠乗",
+    "UHC": "뱹",
+    "SHIFT_JIS_2004": "表ソ能",
+    "EUC_JP": "表",
+    "LATIN1": "é",
+    "UTF8": "表ソ能",
+}
+
+
+@pytest.mark.parametrize("encoding", TREACHEROUS)
+async def test_values_and_names_in_other_encodings(ours, dsn, victim, encoding):
+    """In bytes, a quote behind such a character looks as if it were escaped, or escapes."""
+    async with ours.connect(dsn, client_encoding=encoding, prepare_threshold=0) as conn:
+        cur = await conn.cursor()
+        await cur.execute("CREATE TEMPORARY TABLE kept (id int, t text)")
+        for character in TREACHEROUS[encoding]:
+            for text in (
+                f"{character}'; DROP TABLE victim; --",
+                f'{character}"; DROP x',
+                character,
+            ):
+                for _ in range(3):
+                    assert await fetch(conn, "SELECT %s", (text,)) == [(text,)]
+                await cur.execute("TRUNCATE kept")
+                await cur.executemany("INSERT INTO kept VALUES (%s, %s)", [(1, text)])
+                await cur.execute_values("INSERT INTO kept VALUES %s", [(2, text)])
+                await cur.copy_records("kept", [(3, text)])
+                sql = "SELECT id FROM kept WHERE t = %s ORDER BY id"
+                assert await fetch(conn, sql, (text,)) == [(1,), (2,), (3,)]
+                await conn.add_listener(text, print)
+                assert await fetch(conn, "SELECT pg_listening_channels()") == [(text,)]
+                await conn.remove_listener(text, print)
+                # the name of a cursor is sent as psycopg2 sends it: its UTF-8
+                async with conn.cursor("named", withhold=True) as named:
+                    await named.execute("SELECT %s", (text,))
+                    assert await named.fetchall() == [(text,)]
+                await conn.tpc_begin(text)
+                await conn.tpc_prepare()
+                await conn.tpc_rollback()
+
+
 # --- NUL ------------------------------------------------------------------------------------------
 
 # psycopg2 quotes an identifier up to its NUL
