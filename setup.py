@@ -12,6 +12,7 @@ Switches, as environment variables:
 
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 import Cython
@@ -92,6 +93,8 @@ def by_another_cython(source: str) -> bool:
 
 # The start of a process imports this file again where processes are not forked.
 if __name__ == "__main__":
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        sys.exit("aiopgx can't be built for free-threaded Python: use a build without the t")
     workers = os.cpu_count() or 1
     heed_own_files_alone()
     setup(

@@ -1,5 +1,9 @@
 """A drop-in replacement for aiopg: `import aiopgx as aiopg`."""
 
+from . import _interpreter  # noqa: F401  # before psycopg2: refuses subinterpreters
+
+# isort: split
+
 import re
 import sys
 import warnings

@@ -44,6 +44,8 @@ def run_check(options: argparse.Namespace) -> int:
     print(check.installation(), flush=True)
     if options.dsn:
         print(asyncio.run(check.server(options.dsn, options.timeout)))
+    else:
+        print(check.NO_SERVER)
     return 0
 
 
@@ -149,10 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of one driver's turn at one query; default: 0.3",
     )  # fmt: skip
     bench.add_argument("--connections", type=_positive, default=measure.CONNECTIONS)
-    bench.add_argument("--json", metavar="FILE", help="keep every turn's figures")
+    bench.add_argument("--json", metavar="FILE", type=_file, help="keep every turn's figures")
     bench.add_argument(
-        "--chart", metavar="FILE", help="draw them: .png, .svg or .pdf; needs aiopgx[chart]"
-    )
+        "--chart", metavar="FILE", type=_file,
+        help="draw them: .png, .svg or .pdf; needs aiopgx[chart]",
+    )  # fmt: skip
     for option, choices in (("--queries", measure.QUERIES), ("--drivers", measure.DRIVERS)):
         bench.add_argument(
             option, nargs="+", choices=choices, default=list(choices), metavar="NAME",
@@ -173,6 +176,13 @@ def _seconds(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError("must be more than 0")
     return number
+
+
+def _file(text: str) -> str:
+    """A file to be written when all is measured, which takes minutes."""
+    if not Path(text).parent.is_dir() or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no file can be written there: {text}")
+    return text
 
 
 def _dsn(text: str) -> str:

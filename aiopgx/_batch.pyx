@@ -37,7 +37,7 @@ from .log import logger
 
 from ._binds cimport KIND_FLOAT, Binds
 from ._core cimport AGAIN, MORE, Request, Taken, Wire, check_timeout
-from ._eligibility cimport SAME, Text, read_text
+from ._eligibility cimport SAME, Text
 from ._errors cimport connection_error, decode, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
@@ -49,7 +49,8 @@ from ._libpq cimport (
     pq,
 )
 from ._placement cimport IN_VALUES
-from ._plans cimport Plan, Plans, nothing_was_done, text_of
+from ._plans cimport Plan, Plans, nothing_was_done, verdict
+from ._put cimport put_double
 from ._statements cimport merge
 from ._structs cimport give_command, give_failure, is_closed
 
@@ -58,18 +59,6 @@ cdef extern from "_frames.h":
 
 cdef extern from "Python.h":
     PyObject *PyIter_Next(object) except? NULL      # new reference
-
-cdef extern from *:
-    """
-    #include <string.h>
-    static void aiopgx_put_double(char *at, double number) {
-        unsigned long long bits;
-        int i;
-        memcpy(&bits, &number, 8);
-        for (i = 7; i >= 0; i--, bits >>= 8) at[i] = (char)bits;
-    }
-    """
-    void aiopgx_put_double(char *at, double number)
 
 cdef enum:
     FLOAT8 = 701
@@ -80,7 +69,6 @@ cdef enum:
     MAX_TRIALS = 10
     SMALL = 16                  # up to so many rows each is answered at once
     WATCHED = 32                # results, after which a deadline is moved
-    CACHED = 20000              # characters of a text, up to which its verdict is kept
 
 # Seconds that sets are taken for at a time, before the event loop gets its turn.
 cdef double TAKING = 0.01
@@ -426,10 +414,7 @@ cdef class Batch:
         if not (_is_setting(self.wire.conn, b"standard_conforming_strings", b"on")
                 and _is_setting(self.wire.conn, b"client_encoding", b"UTF8")):
             return 0
-        if type(operation) is str and len(operation) < CACHED:
-            text = text_of(operation, True)
-        else:
-            text = read_text(operation, True)
+        text = verdict(operation, True)
         if not text.single or text.changes_session or text.kind not in manipulating:
             return 0
         self.text = text
@@ -533,7 +518,7 @@ cdef class Batch:
                     and isfinite(PyFloat_AS_DOUBLE(value)) and binds.is_own(KIND_FLOAT, None):
                 number = PyFloat_AS_DOUBLE(value)
                 # a numeric literal has no negative zero
-                aiopgx_put_double(
+                put_double(
                     binds.begin(<int>i, FLOAT8, 1, 8), 0.0 if number == 0 else number)
             elif not binds.add(
                     <int>i, value,

@@ -57,21 +57,10 @@ import psycopg2.extensions
 import psycopg2.extras
 from psycopg2.extensions import ISQLQuote, QuotedString
 
+from ._put cimport put32, put64
+
 cdef extern from "_frames.h":
     pass
-
-cdef extern from *:
-    """
-    static void aiopgx_put32(char *at, unsigned int n) {
-        at[0] = (char)(n >> 24); at[1] = (char)(n >> 16); at[2] = (char)(n >> 8); at[3] = (char)n;
-    }
-    static void aiopgx_put64(char *at, unsigned long long n) {
-        aiopgx_put32(at, (unsigned int)(n >> 32));
-        aiopgx_put32(at + 4, (unsigned int)n);
-    }
-    """
-    void aiopgx_put32(char *at, unsigned int number)
-    void aiopgx_put64(char *at, unsigned long long number)
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object)
@@ -326,9 +315,9 @@ cdef class Binds:
             except ValueError:
                 return False            # more digits than Python writes
         if -MAX_INT32 - 1 <= number <= MAX_INT32:
-            aiopgx_put32(self.begin(i, INT4, 1, 4), <unsigned int>number)
+            put32(self.begin(i, INT4, 1, 4), <unsigned int>number)
         else:
-            aiopgx_put64(self.begin(i, INT8, 1, 8), <unsigned long long>number)
+            put64(self.begin(i, INT8, 1, 8), <unsigned long long>number)
         return True
 
     cdef bint add_float(self, int i, double number, bint untyped) except -1:
@@ -366,8 +355,8 @@ cdef class Binds:
         if type(number) is not int or not 0 <= number < 1 << 128:
             return False
         out = self.begin(i, UUID, 1, 16)
-        aiopgx_put64(out, number >> 64)
-        aiopgx_put64(out + 8, number & 0xffffffffffffffff)
+        put64(out, number >> 64)
+        put64(out + 8, number & 0xffffffffffffffff)
         return True
 
     cdef bint add_clock(self, int i, object value, bint untyped) except -1:
@@ -453,11 +442,11 @@ cdef class Binds:
         out = put_head(out, INT4 if width == 4 else INT8, count)
         for n in range(count):
             number = PyLong_AsLongLongAndOverflow(<object>PyList_GET_ITEM(items, n), &overflow)
-            aiopgx_put32(out, width)
+            put32(out, width)
             if width == 4:
-                aiopgx_put32(out + 4, <unsigned int>number)
+                put32(out + 4, <unsigned int>number)
             else:
-                aiopgx_put64(out + 4, <unsigned long long>number)
+                put64(out + 4, <unsigned long long>number)
             out += 4 + width
         return True
 
@@ -479,7 +468,7 @@ cdef class Binds:
         out = put_head(self.begin(i, TEXT_ARRAY, 1, size), TEXT, PyList_GET_SIZE(encoded))
         for piece in encoded:
             size = PyBytes_GET_SIZE(piece)
-            aiopgx_put32(out, <unsigned int>size)
+            put32(out, <unsigned int>size)
             memcpy(out + 4, PyBytes_AS_STRING(piece), size)
             out += 4 + size
         return True
@@ -487,11 +476,11 @@ cdef class Binds:
 
 cdef char *put_head(char *out, unsigned int element, Py_ssize_t count) noexcept:
     """One dimension, no NULL, the OID of the elements, their number, from 1 on."""
-    aiopgx_put32(out, 1)
-    aiopgx_put32(out + 4, 0)
-    aiopgx_put32(out + 8, element)
-    aiopgx_put32(out + 12, <unsigned int>count)
-    aiopgx_put32(out + 16, 1)
+    put32(out, 1)
+    put32(out + 4, 0)
+    put32(out + 8, element)
+    put32(out + 12, <unsigned int>count)
+    put32(out + 16, 1)
     return out + ARRAY_HEAD
 
 

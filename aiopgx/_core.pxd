@@ -53,7 +53,6 @@ cdef class Wire(Link):
     # the queue
     cdef Request head               # in flight
     cdef object sent                # deque of those behind it, in pipeline mode; or None
-    cdef bint piping                # libpq is in pipeline mode
     cdef object waiting             # deque of those that are not sent
     cdef int users                  # those of `head` and `waiting` that are not housekeeping
     cdef int resting                # the transaction status before housekeeping was sent
@@ -69,13 +68,11 @@ cdef class Wire(Link):
     cdef object timer
 
     cpdef object refusal(self, str caller, session=*)
-    cpdef object misplaced(self, str caller)
     cdef int gate(self, bint shut) except -1
     cdef object put(self, Request request, timeout)
     cdef object put_soon(self, Request request, timeout)
     cdef object put_both(self, Request first, Request second, timeout)
     cdef int drop(self, Request request, object outcome) except -1
-    cdef bint sync(self) noexcept
     cdef int expect(self, Request request) except -1
     cdef int pull(self) except -1
     cdef int retire(self, Request request, int resting) except -1
@@ -111,6 +108,5 @@ cdef class Wire(Link):
     cdef object _last_error(self)
     cdef int _take_results(self) except -1
     cdef bint _finish(self) except -1
-    cdef int _leave_pipeline(self) except -1
 
 cpdef int check_timeout(timeout) except -1

@@ -31,6 +31,7 @@ dropped is collected.
 import asyncio
 from asyncio import _get_running_loop
 from collections import deque
+from numbers import Real
 
 import psycopg2
 from psycopg2.extensions import (
@@ -41,10 +42,8 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_UNKNOWN,
 )
 
-from cpython.pycapsule cimport PyCapsule_GetPointer
-
 from ._errors cimport connection_error
-from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGconn, PGresult, pq
+from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGresult, pq
 from ._link cimport BUSY, CLOSED, CONNECTING, FOREIGN, IDLE, Link, frameless, operational
 from ._socket cimport socket_ready
 
@@ -70,7 +69,7 @@ cdef double LOOK = 1.0
 
 cpdef int check_timeout(timeout) except -1:
     """Raise TypeError for what is no number of seconds."""
-    if timeout is not None and not isinstance(timeout, (int, float)):
+    if timeout is not None and not isinstance(timeout, (int, float, Real)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return 0
 
@@ -160,12 +159,6 @@ cdef class Wire(Link):
             return self.resting
         return self.raw.get_transaction_status()
 
-    def look(self):
-        """Hear what has come to an idle connection; whether it is open afterwards."""
-        if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
-            self._on_readable()
-        return not self.closed and self.farewell is None    # what has come of it may be its words
-
     cpdef object refusal(self, str caller, session=None):
         """The error for what would hang or break (another loop or process, a second request), or None.
 
@@ -189,17 +182,11 @@ cdef class Wire(Link):
 
     cpdef object misplaced(self, str caller):
         """The error for the use in another process or loop, or of what others share; or None."""
-        if self.is_forked():
-            return RuntimeError(
-                f"{caller}() called in a forked child process: a connection can't be shared "
-                f"with the process that made it; connect again after the fork")
-        if _get_running_loop() is not self.loop:
-            return RuntimeError(
-                f"{caller}() called on another event loop than the connection was made on")
-        if isinstance(self.shared, Lent):
+        error = Link.misplaced(self, caller)
+        if error is None and isinstance(self.shared, Lent):
             return psycopg2.InterfaceError(
                 f"{caller}() of a connection that is used after its release to the pool")
-        return None
+        return error
 
     cdef bint _all_of(self, session) except -1:
         """Whether the users' requests in the queue are of this session: they are all of one."""
@@ -230,9 +217,7 @@ cdef class Wire(Link):
         if self.state != CONNECTING:
             raise RuntimeError("connect() called on a connection that was connected before")
         check_timeout(timeout)
-        if pq.libVersion:
-            self.conn = <PGconn *>PyCapsule_GetPointer(
-                self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
+        self.take_native()
         request = Request()
         self._accept(request, timeout)
         request.begun = True
@@ -329,12 +314,6 @@ cdef class Wire(Link):
             self._push()
         return 0
 
-    cdef bint sync(self) noexcept:
-        """Put a Sync behind what is sent in pipeline mode. 0 if libpq can't."""
-        if pq.sendPipelineSync != NULL:         # several go out in one write
-            return pq.sendPipelineSync(self.conn)
-        return pq.pipelineSync(self.conn)
-
     cdef object put_both(self, Request first, Request second, timeout):
         """Queue two that belong together; the waiter of the second."""
         if self.state == CLOSED:
@@ -379,7 +358,7 @@ cdef class Wire(Link):
             if self.state != CLOSED:
                 self.users -= not request.housekeeping
                 if self.piping and self.head is None:
-                    self._leave_pipeline()
+                    self.leave_pipeline()
             raise
         request.begun = True
         if self.head is None:
@@ -811,7 +790,7 @@ cdef class Wire(Link):
 
     cdef bint _finish(self) except -1:
         """All is read: the request in flight is over. Whether another is in flight now."""
-        if self.piping and not self.sent and not self._leave_pipeline():
+        if self.piping and not self.sent and not self.leave_pipeline():
             return False
         self.rests += pq.transactionStatus(self.conn) == NO_TRANSACTION
         self._over(None)
@@ -822,11 +801,3 @@ cdef class Wire(Link):
         else:
             self.collect_notifies()
         return self.state == BUSY
-
-    cdef int _leave_pipeline(self) except -1:
-        """psycopg2 finds the connection as it knows it. 0 if it is lost."""
-        if not pq.exitPipelineMode(self.conn):
-            self.lost(connection_error(self.conn))
-            return 0
-        self.piping = False
-        return 1

@@ -44,35 +44,20 @@ from ._literals import (
     simple,
 )
 
+from ._put cimport put16, put32, put64, put_double, put_float
+
 cdef extern from "_frames.h":
     pass
 
 cdef extern from *:
     """
-    static void aiopgx_put16(char *at, unsigned int n) { at[0] = (char)(n >> 8); at[1] = (char)n; }
-    static void aiopgx_put32(char *at, unsigned int n) {
-        at[0] = (char)(n >> 24); at[1] = (char)(n >> 16); at[2] = (char)(n >> 8); at[3] = (char)n;
-    }
-    static void aiopgx_put64(char *at, unsigned long long n) {
-        aiopgx_put32(at, (unsigned int)(n >> 32));
-        aiopgx_put32(at + 4, (unsigned int)n);
-    }
+    #include <string.h>
     /* As the server reads the number's shortest decimal form: a double in the middle between two
        floats need not be so in that form. */
     static int aiopgx_between_floats(double d) {
         unsigned long long bits;
         memcpy(&bits, &d, 8);
         return (bits & 0x1fffffff) == 0x10000000;
-    }
-    static void aiopgx_put_float(char *at, float f) {
-        unsigned int bits;
-        memcpy(&bits, &f, 4);
-        aiopgx_put32(at, bits);
-    }
-    static void aiopgx_put_double(char *at, double d) {
-        unsigned long long bits;
-        memcpy(&bits, &d, 8);
-        aiopgx_put64(at, bits);
     }
     /* Days from 2000-01-01. */
     static int aiopgx_days(int y, int m, int d) {
@@ -84,12 +69,7 @@ cdef extern from *:
         return era * 146097 + of_era - 730425;
     }
     """
-    void aiopgx_put16(char *at, unsigned int number)
-    void aiopgx_put32(char *at, unsigned int number)
-    void aiopgx_put64(char *at, unsigned long long number)
     bint aiopgx_between_floats(double number)
-    void aiopgx_put_float(char *at, float number)
-    void aiopgx_put_double(char *at, double number)
     int aiopgx_days(int year, int month, int day)
 
 cdef extern from "Python.h":
@@ -310,12 +290,12 @@ cdef class Encoder:
 
     cdef int add_values(self, record) except -1:
         cdef Py_ssize_t i
-        aiopgx_put16(self.room(2), <unsigned int>self.width)
+        put16(self.room(2), <unsigned int>self.width)
         for i in range(self.width):
             value = (<tuple>record)[i]
             try:
                 if value is None:
-                    aiopgx_put32(self.room(4), 0xffffffff)
+                    put32(self.room(4), 0xffffffff)
                 elif self.elements[i]:
                     self.put_array(self.kinds[i], self.elements[i], value)
                 else:
@@ -340,7 +320,7 @@ cdef class Encoder:
         if not self.fits(kind, value):
             value = self.fitting(kind, value, simple(value, self.raw))
             if value is None:
-                aiopgx_put32(self.room(4), 0xffffffff)
+                put32(self.room(4), 0xffffffff)
                 return 0
         if kind == INT4 or kind == INT8 or kind == INT2:
             return self.put_int(kind, value)
@@ -362,19 +342,19 @@ cdef class Encoder:
             return self.put_uuid(value)
         if kind == BOOL:
             out = self.room(5)
-            aiopgx_put32(out, 1)
+            put32(out, 1)
             out[4] = value is True
         elif kind == DATE:
             out = self.room(8)
-            aiopgx_put32(out, 4)
-            aiopgx_put32(out + 4, <unsigned int>aiopgx_days(
+            put32(out, 4)
+            put32(out + 4, <unsigned int>aiopgx_days(
                 clock.date_year(value), clock.date_month(value), clock.date_day(value)))
         else:                           # INTERVAL: microseconds, days, months
             out = self.room(20)
-            aiopgx_put32(out, 16)
-            aiopgx_put64(out + 4, clock.timedelta_seconds(value) * 1000000LL + clock.timedelta_microseconds(value))
-            aiopgx_put32(out + 12, <unsigned int>clock.timedelta_days(value))
-            aiopgx_put32(out + 16, 0)
+            put32(out, 16)
+            put64(out + 4, clock.timedelta_seconds(value) * 1000000LL + clock.timedelta_microseconds(value))
+            put32(out + 12, <unsigned int>clock.timedelta_days(value))
+            put32(out + 16, 0)
         return 0
 
     cdef bint is_own(self, unsigned int bit) noexcept:
@@ -454,16 +434,16 @@ cdef class Encoder:
             raise DataError(f"{type_names[kind]} out of range: {shortened(value)}")
         if kind == INT4:
             out = self.room(8)
-            aiopgx_put32(out, 4)
-            aiopgx_put32(out + 4, <unsigned int>number)
+            put32(out, 4)
+            put32(out + 4, <unsigned int>number)
         elif kind == INT8:
             out = self.room(12)
-            aiopgx_put32(out, 8)
-            aiopgx_put64(out + 4, <unsigned long long>number)
+            put32(out, 8)
+            put64(out + 4, <unsigned long long>number)
         else:
             out = self.room(6)
-            aiopgx_put32(out, 2)
-            aiopgx_put16(out + 4, <unsigned int>number)
+            put32(out, 2)
+            put16(out + 4, <unsigned int>number)
         return 0
 
     cdef int put_text(self, int kind, str text) except -1:
@@ -485,7 +465,7 @@ cdef class Encoder:
         if memchr(start, 0, size) != NULL:
             raise DataError("A string literal cannot contain NUL (0x00) characters.")
         out = self.room(4 + (kind == JSONB) + size)
-        aiopgx_put32(out, <unsigned int>(size + (kind == JSONB)))
+        put32(out, <unsigned int>(size + (kind == JSONB)))
         if kind == JSONB:
             out[4] = 1                  # the version of its format
         memcpy(out + 4 + (kind == JSONB), start, size)
@@ -493,14 +473,14 @@ cdef class Encoder:
 
     cdef int put_bytes(self, const char *data, Py_ssize_t size) except -1:
         cdef char *out = self.room(4 + size)
-        aiopgx_put32(out, <unsigned int>size)
+        put32(out, <unsigned int>size)
         memcpy(out + 4, data, size)
         return 0
 
     cdef int put_double(self, double number) except -1:
         cdef char *out = self.room(12)
-        aiopgx_put32(out, 8)
-        aiopgx_put_double(out + 4, number + 0.0)    # psycopg2's -0.0 is a numeric, which is 0
+        put32(out, 8)
+        put_double(out + 4, number + 0.0)    # psycopg2's -0.0 is a numeric, which is 0
         return 0
 
     cdef int put_real(self, double number) except -1:
@@ -516,8 +496,8 @@ cdef class Encoder:
         if isinf(real) and not isinf(number) or real == 0 and number != 0:
             raise DataError(f"{number!r} is out of range for type real")
         out = self.room(8)
-        aiopgx_put32(out, 4)
-        aiopgx_put_float(out + 4, real + 0.0)
+        put32(out, 4)
+        put_float(out + 4, real + 0.0)
         return 0
 
     cdef int put_numeric(self, object value) except -1:
@@ -543,10 +523,10 @@ cdef class Encoder:
 
     cdef int put_special(self, unsigned int sign) except -1:
         cdef char *out = self.room(12)
-        aiopgx_put32(out, 8)
-        aiopgx_put32(out + 4, 0)
-        aiopgx_put16(out + 8, sign)
-        aiopgx_put16(out + 10, 0)
+        put32(out, 8)
+        put32(out + 4, 0)
+        put16(out + 8, sign)
+        put16(out + 10, 0)
         return 0
 
     cdef int put_digits(self, const char *text, Py_ssize_t size) except -1:
@@ -595,20 +575,20 @@ cdef class Encoder:
             memmove(at, at + 2 * first, 2 * (groups - first))
         self.used -= 2 * first
         groups -= first
-        aiopgx_put32(out, <unsigned int>(8 + 2 * groups))
-        aiopgx_put16(out + 4, <unsigned int>groups)
-        aiopgx_put16(out + 6, <unsigned int>weight)
-        aiopgx_put16(out + 8, 0x4000 if negative else 0)
-        aiopgx_put16(out + 10, <unsigned int>scale)
+        put32(out, <unsigned int>(8 + 2 * groups))
+        put16(out + 4, <unsigned int>groups)
+        put16(out + 6, <unsigned int>weight)
+        put16(out + 8, 0x4000 if negative else 0)
+        put16(out + 10, <unsigned int>scale)
         return 0
 
     cdef int put_time(self, int kind, object value) except -1:
         cdef char *out = self.room(12 if kind == TIME else 16)
-        aiopgx_put32(out, 8 if kind == TIME else 12)
-        aiopgx_put64(out + 4, microseconds(
+        put32(out, 8 if kind == TIME else 12)
+        put64(out + 4, microseconds(
             clock.time_hour(value), clock.time_minute(value), clock.time_second(value), clock.time_microsecond(value)))
         if kind == TIMETZ:
-            aiopgx_put32(out + 12, <unsigned int>-seconds_east(value))
+            put32(out + 12, <unsigned int>-seconds_east(value))
         return 0
 
     cdef int put_stamp(self, int kind, object value) except -1:
@@ -620,8 +600,8 @@ cdef class Encoder:
         if kind == TIMESTAMPTZ and clock.datetime_tzinfo(value) is not utc_zone:
             since -= seconds_east(value) * 1000000LL
         out = self.room(12)
-        aiopgx_put32(out, 8)
-        aiopgx_put64(out + 4, <unsigned long long>since)
+        put32(out, 8)
+        put64(out + 4, <unsigned long long>since)
         return 0
 
     cdef int put_uuid(self, object value) except -1:
@@ -629,9 +609,9 @@ cdef class Encoder:
         number = value.int
         high, low = number >> 64, number & 0xffffffffffffffff
         out = self.room(20)
-        aiopgx_put32(out, 16)
-        aiopgx_put64(out + 4, high)
-        aiopgx_put64(out + 12, low)
+        put32(out, 16)
+        put64(out + 4, high)
+        put64(out + 12, low)
         return 0
 
     # Arrays
@@ -653,15 +633,15 @@ cdef class Encoder:
         if depth > MAX_DIMENSIONS:
             raise DataError(f"number of array dimensions ({depth}) exceeds the maximum allowed (6)")
         out = self.room(16 + 8 * depth)
-        aiopgx_put32(out + 4, <unsigned int>depth)
-        aiopgx_put32(out + 8, depth != 0)       # there may be NULL in it
-        aiopgx_put32(out + 12, element)
+        put32(out + 4, <unsigned int>depth)
+        put32(out + 8, depth != 0)       # there may be NULL in it
+        put32(out + 12, element)
         for i, length in enumerate(lengths):
-            aiopgx_put32(out + 16 + 8 * <Py_ssize_t>i, length)
-            aiopgx_put32(out + 20 + 8 * <Py_ssize_t>i, 1)
+            put32(out + 16 + 8 * <Py_ssize_t>i, length)
+            put32(out + 20 + 8 * <Py_ssize_t>i, 1)
         if depth:
             self.put_items(kind, value, lengths, 0)
-        aiopgx_put32(self.data + place, <unsigned int>(self.used - place - 4))
+        put32(self.data + place, <unsigned int>(self.used - place - 4))
         return 0
 
     cdef int put_items(self, int kind, object items, list lengths, Py_ssize_t depth) except -1:
@@ -671,7 +651,7 @@ cdef class Encoder:
             if depth + 1 < len(lengths):
                 self.put_items(kind, item, lengths, depth + 1)
             elif item is None:
-                aiopgx_put32(self.room(4), 0xffffffff)
+                put32(self.room(4), 0xffffffff)
             else:
                 self.put(kind, item)
         return 0
@@ -793,12 +773,12 @@ cdef int fill_groups(char *at, Py_ssize_t groups, const char *text, Py_ssize_t s
         group = 10 * group + text[i] - c"0"
         place += 1
         if place % 4 == 0:
-            aiopgx_put16(out, group)
+            put16(out, group)
             out += 2
             group = 0
     if place % 4:
         while place % 4:
             group *= 10
             place += 1
-        aiopgx_put16(out, group)
+        put16(out, group)
     return 0

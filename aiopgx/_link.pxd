@@ -31,6 +31,7 @@ cdef class Link:
     cdef bint writing
     cdef bint unflushed             # something was sent that waits for the loop's next step
     cdef bint clogged               # the socket is full: libpq holds what is to be sent
+    cdef bint piping                # libpq is in pipeline mode
     cdef list texts                 # of notices that nobody has seen yet
 
     cdef int ready(self, bint to_write) except -1
@@ -38,8 +39,10 @@ cdef class Link:
     cpdef object closed_error(self, str text)
     cdef bint is_closed(self) except -1
     cdef bint is_forked(self) noexcept
+    cpdef object misplaced(self, str caller)
     cdef object control(self)
     cdef int close_raw(self, int was, bint unsent) except -1
+    cdef int take_native(self) except -1
     cdef int watch(self) except -1
     cdef int unwatch(self) except -1
     cdef int want_write(self, bint wanted) except -1
@@ -49,6 +52,8 @@ cdef class Link:
     cdef int pause(self) except -1
     cdef int resume(self) except -1
     cdef int flush(self) except -1
+    cdef bint sync(self) noexcept
+    cdef bint leave_pipeline(self) except -1
     cdef int keep_notices(self) except -1
     cdef void keep_no_notices(self) noexcept
     cdef object poll_raw(self)

@@ -19,6 +19,8 @@ from psycopg2.extensions import cursor as PsycopgCursor
 
 from ._cancel import cancel_and_close
 
+from cpython.pycapsule cimport PyCapsule_GetPointer
+
 from ._cancel cimport cancel_query
 from ._errors cimport (
     codec_of,
@@ -35,10 +37,12 @@ from ._libpq cimport (
     PG_DIAG_SQLSTATE,
     NoticeProcessor,
     NoticeReceiver,
+    PGconn,
     PGnotify,
     PGresult,
     pq,
 )
+from ._socket cimport socket_ready
 from ._statements cimport quotes_plainly
 from ._structs cimport genuine_connection, take_connection
 
@@ -195,6 +199,17 @@ cdef class Link:
     cdef bint is_forked(self) noexcept:
         return self.forks != _forks
 
+    cpdef object misplaced(self, str caller):
+        """The error for the use in another process or loop, or None."""
+        if self.is_forked():
+            return RuntimeError(
+                f"{caller}() called in a forked child process: a connection can't be shared "
+                f"with the process that made it; connect again after the fork")
+        if _get_running_loop() is not self.loop:
+            return RuntimeError(
+                f"{caller}() called on another event loop than the connection was made on")
+        return None
+
     cpdef object closed_error(self, str text):
         """psycopg2's error for the use of what is closed; it tells why the connection was lost."""
         if self.reason is None or not self.closed:
@@ -202,6 +217,12 @@ cdef class Link:
         error = psycopg2.InterfaceError(f"{text}: {str(self.reason).strip()}")
         error.__cause__ = frameless(self.reason)
         return error
+
+    def look(self):
+        """Hear what has come to an idle connection; whether it is open afterwards."""
+        if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
+            self._on_readable()
+        return not self.closed and self.farewell is None    # what has come of it may be its words
 
     cdef object control(self):
         """A psycopg2 cursor for what is executed on nobody's cursor."""
@@ -241,6 +262,13 @@ cdef class Link:
                 self.raw.close()
         else:
             self.leaving = cancel_and_close(self.raw, self.loop)
+        return 0
+
+    cdef int take_native(self) except -1:
+        """Take the PGconn, where libpq's functions can be had."""
+        if pq.libVersion:
+            self.conn = <PGconn *>PyCapsule_GetPointer(
+                self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
         return 0
 
     cdef int watch(self) except -1:
@@ -343,6 +371,20 @@ cdef class Link:
         if left or self.writing:
             self.want_write(left == 1)
         return 0
+
+    cdef bint sync(self) noexcept:
+        """Put a Sync behind what is sent in pipeline mode. 0 if libpq can't."""
+        if pq.sendPipelineSync != NULL:         # several go out in one write
+            return pq.sendPipelineSync(self.conn)
+        return pq.pipelineSync(self.conn)
+
+    cdef bint leave_pipeline(self) except -1:
+        """psycopg2 finds the connection as it knows it. 0 if it is lost."""
+        if not pq.exitPipelineMode(self.conn):
+            self.lost(connection_error(self.conn))
+            return False
+        self.piping = False
+        return True
 
     cdef int keep_notices(self) except -1:
         """From now on libpq is at work: notices are kept until show_notices()."""

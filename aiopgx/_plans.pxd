@@ -4,6 +4,9 @@ from ._binds cimport Binds
 from ._eligibility cimport Text
 from ._libpq cimport PGconn, PGresult
 
+cdef enum:
+    MAX_TEXT = 20000            # characters of a text that is remembered
+
 cdef enum Pooler:
     NOT_ASKED
     TO_ASK                      # as soon as the user's statement is on its way
@@ -98,3 +101,4 @@ cdef bint nothing_was_done(PGresult *res) except -1
 cdef bint is_missing(PGresult *res) noexcept
 cdef bint is_refusal(PGresult *res) noexcept
 cpdef Text text_of(str operation, bint has_parameters)
+cdef Text verdict(object operation, bint has_parameters)

@@ -46,7 +46,6 @@ DEFAULT_THRESHOLD = 5
 DEFAULT_MAXIMUM = 100
 
 cdef enum:
-    MAX_TEXT = 20000            # characters of a text that is remembered
     MIN_TEXTS = 100             # texts that are counted at a time, at least
     MAX_CLOSED = 1000           # statements that are closed at a time
     PAYS = 20                   # executions for which it pays to prepare a statement
@@ -390,10 +389,7 @@ cdef class Plans:
         cdef Text text
         if not self.heeds:
             return 0
-        if type(operation) is str and len(operation) <= MAX_TEXT:
-            text = text_of(operation, has_parameters)
-        else:
-            text = read_text(operation, has_parameters)
+        text = verdict(operation, has_parameters)
         if text.single and not text.changes_session and text.kind not in _ends:
             return 0
         if not text.single or text.kind in _ends:
@@ -464,6 +460,13 @@ def _text_of(operation, has_parameters):
 cpdef Text text_of(str operation, bint has_parameters):
     """read_text(), kept for the process."""
     return _text_of(operation, has_parameters)
+
+
+cdef Text verdict(object operation, bint has_parameters):
+    """The same of anything that may be executed; long texts are not kept."""
+    if type(operation) is str and len(operation) <= MAX_TEXT:
+        return text_of(operation, has_parameters)
+    return read_text(operation, has_parameters)
 
 
 cdef bint is_refusal(PGresult *res) noexcept:

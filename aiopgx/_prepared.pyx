@@ -129,29 +129,34 @@ cdef class Prepared(Statement):
         if self.stage == WRITE and self.unfit and not failed:
             self.plan.never = True      # the text works, and it can't be prepared
             self.hot.text.proven[wire.raw.dsn, self.binds.signature()] = False
-        if self.stage == WRITE or self.result == NULL:
+        if self.stage == WRITE or self.result == NULL or self.stage == EXECUTE and not failed:
             return Statement.outcome(self, wire)
-        if self.stage == EXECUTE and not failed:
+        if failed and not self.falls_back():
+            self.query = self.text()    # for the error, which is the user's
             return Statement.outcome(self, wire)
-        if failed and self.stage == EXECUTE and nothing_was_done(self.result):
-            self.outdate()
-        elif failed and self.stage == EXECUTE:
-            return self.give_up(wire)
-        if failed and self.in_transaction and not self.guarded:
-            return self.give_up(wire)
-        if failed and self.stage == EXECUTE:
-            self.lesson = Lesson.of(self.hot, self.binds.signature())
-            self.stage = WRITE
-        elif failed:
-            self.unfit = self.stage != READ and is_refusal(self.result)
-            self.stage = self.behind(UNDO, WRITE)
-        else:
+        if not failed:
             self.stage = self.next_stage(wire)
             if self.stage == EXECUTE or self.stage == WRITE:
                 self.stage = self.behind(RELEASE, self.stage)
         pq.clear(self.kept())
         self.extended = False           # it goes alone from now on
         return AGAIN
+
+    cdef bint falls_back(self) except -1:
+        """Whether the text is executed in the place of what has failed."""
+        if self.stage == EXECUTE:
+            if not nothing_was_done(self.result):
+                return False
+            self.outdate()
+        if self.in_transaction and not self.guarded:
+            return False
+        if self.stage == EXECUTE:
+            self.lesson = Lesson.of(self.hot, self.binds.signature())
+            self.stage = WRITE
+        else:
+            self.unfit = self.stage != READ and is_refusal(self.result)
+            self.stage = self.behind(UNDO, WRITE)
+        return True
 
     cdef int outdate(self) except -1:
         """What has failed before it was executed must not do so again."""
@@ -160,11 +165,6 @@ cdef class Prepared(Statement):
         else:
             self.plans.drop(self.hot, self.binds.signature())
         return 0
-
-    cdef object give_up(self, Wire wire):
-        """An error that is the user's."""
-        self.query = self.text()
-        return Statement.outcome(self, wire)
 
     cdef Stage behind(self, Stage end, Stage then):
         """The end of the savepoint, if there is one, and then another stage."""
@@ -373,7 +373,7 @@ cdef class PlanEnd(Command):
         for name in self.names:
             if not pq.sendClosePrepared(wire.conn, PyBytes_AS_STRING(<bytes>name)):
                 raise wire.broken()
-        if not pq.sendPipelineSync(wire.conn):      # which does not flush
+        if not wire.sync():
             raise wire.broken()
         return 0
 

@@ -34,17 +34,13 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._plans cimport Lesson, Plans, text_of
+from ._plans cimport MAX_TEXT, Lesson, Plans, text_of
 from ._rows cimport SHAPE_TUPLE, Result
 from ._statements cimport merge
 from ._structs cimport give_failure, is_closed
 
 cdef extern from "_frames.h":
     pass
-
-# Characters of a text, up to which its verdict is kept.
-cdef enum:
-    CACHED = 20000
 
 # Bytes of an identifier that every server keeps: NAMEDATALEN - 1.
 cdef enum:
@@ -313,7 +309,7 @@ cdef class Close(Statement):
 
     cdef bint sent_by(self, Wire wire) except -1:
         return pq.sendClosePortal(wire.conn, PyBytes_AS_STRING(self.name)) \
-            and (not wire.piping or pq.sendPipelineSync(wire.conn))    # which does not flush
+            and (not wire.piping or wire.sync())
 
 
 cdef class PortalEnd(Command):
@@ -383,7 +379,7 @@ cdef bint _stays_whole(bytes name) except -1:
 
 cdef bint may_travel(operation, bint has_parameters) except -1:
     """Whether a text, with plain literals in it, does the same in the extended protocol."""
-    return type(operation) is str and len(operation) < CACHED \
+    return type(operation) is str and len(operation) <= MAX_TEXT \
         and text_of(operation, has_parameters).eligible
 
 

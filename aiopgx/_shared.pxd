@@ -9,6 +9,7 @@ cdef class Sharing
 cdef class Ticket(Sharer):
     cdef readonly object waiter     # the future of [its Result], [an exception] or [ALONE]
     cdef readonly object impl       # the psycopg2 cursor, once it has a connection
+    cdef readonly object row_factory    # that connection's
     cdef object pool
     cdef Sharing sharing
     cdef object operation

@@ -5,6 +5,7 @@ from typing import Any
 from psycopg2.extensions import cursor
 
 from .pool import Pool
+from .rows import RowFactory
 
 ALONE: object
 
@@ -13,6 +14,7 @@ def may_share(operation: Any, has_parameters: bool) -> bool: ...
 class Ticket:
     waiter: Future[list[Any]]
     impl: cursor
+    row_factory: RowFactory[Any] | None
     def __new__(
         cls,
         pool: Pool,

@@ -149,6 +149,7 @@ cdef class Lane(Lent):
             raw = self.conn.raw
             ticket.impl = raw.cursor() if ticket.factory is None \
                 else raw.cursor(cursor_factory=ticket.factory)
+            ticket.row_factory = self.conn.row_factory
             shape = shape_of(type(ticket.impl))
             if shape != SHAPE_FOREIGN:
                 request = shared_statement(

@@ -6,7 +6,6 @@ The names that aiopg keeps here can be imported from here.
 import asyncio
 import sys
 import traceback
-import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
@@ -14,20 +13,20 @@ from typing import Any, Generic, TypeVar, overload
 
 import psycopg2
 import psycopg2.extensions
-import psycopg2.extras
-from psycopg2.extensions import STATUS_BEGIN, STATUS_PREPARED, TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from . import two_phase
+from . import _psycopg
 from ._cancel import LAST
-from ._core import Wire
+from ._connecting import reach, register_types
+from ._core import Wire, check_timeout
 from ._plans import DEFAULT_MAXIMUM, DEFAULT_THRESHOLD, Plans
 from ._redact import make_clear, without_passwords
 from ._stop import stop
 from ._traced import TracedCursor, TracedNamedCursor
 from .cursor import Cursor, _close_cursor
-from .hosts import connect_timeout, connect_to_first, expired, plan
+from .hosts import plan
 from .inbox import Inbox
-from .named import NamedCursor, Portals, close_after_error
+from .named import NamedCursor, Portals, close_after_error, psycopg_named
 from .pipeline import Pipeline
 from .rows import Row, RowFactory, T, shape_of_factory
 from .tracing import STATEMENTS, Tracer, Tracing, tracing_of
@@ -74,10 +73,6 @@ class _Default(int):
 
 
 PREPARE_THRESHOLD = _Default(DEFAULT_THRESHOLD)
-
-# The adapters that psycopg2's register_hstore() and register_uuid() set.
-_SET_BY_PSYCOPG2 = [(cls, psycopg2.extensions.ISQLQuote) for cls in (dict, uuid.UUID)]
-
 
 _C = TypeVar("_C", bound="Connection[Any]")
 
@@ -209,7 +204,7 @@ async def _drop(c: "Connection") -> None:
     c.close()
 
 
-class Connection(Generic[Row]):
+class Connection(_psycopg.Connection, Generic[Row]):
     """A session with the server; `await aiopgx.connect(...)` makes it. See there for arguments.
 
     It is in autocommit, as every asynchronous connection of psycopg2: transactions are opened
@@ -217,11 +212,9 @@ class Connection(Generic[Row]):
     """
 
     _source_traceback: traceback.StackSummary | None = None
-    _wire: Wire = None  # type: ignore[assignment]  # until psycopg2 is asked to connect
     _portals: Portals | None = None  # once there was a server-side cursor
     _begun = False
     _left: str | None = None  # see _note_left()
-    _xid: psycopg2.extensions.Xid | None = None  # of the two-phase transaction that is open
     _tracing: Tracing | None = None  # if somebody wants to be told
     _reports_unclosed = True  # to the loop's exception handler; not in the SQLAlchemy dialect
 
@@ -243,6 +236,7 @@ class Connection(Generic[Row]):
         slow_query: float | None = None,
         **kwargs: Any,
     ) -> None:
+        check_timeout(timeout)
         self.row_factory = row_factory
         self._plans = Plans(
             _checked("prepare_threshold", prepare_threshold),
@@ -293,41 +287,6 @@ class Connection(Generic[Row]):
         self._wire = Wire(self._conn, self._loop, self._inbox, self._notifies, self._cancel_timeout)
         self._wire.plans = self._plans
 
-    async def _reach(self) -> None:
-        """Connect to the server, or to the first of several that lets us in."""
-        end = None if self._timeout is None else self._loop.time() + self._timeout
-
-        async def attempt(server: dict[str, str]) -> None:
-            self._open(**server)
-            error = await self._attempt(end)
-            try:
-                if error is not None:
-                    self._wire.close()
-                    raise error
-            finally:
-                del error  # an exception must not hold itself, by way of this frame
-
-        if self._plan is not None:
-            await connect_to_first(self._plan, self._loop, end, attempt)
-            return
-        error = await self._attempt(end)
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # as above
-
-    async def _attempt(self, end: float | None) -> BaseException | None:
-        """Connect to one server; return the error. end: of all attempts, in the loop's time."""
-        raw = self._wire.raw
-        limit = connect_timeout(raw)
-        left = None if end is None else end - self._loop.time()
-        own = limit is not None and (left is None or limit < left)
-        error = (await self._wire.connect(limit if own else left)).pop()
-        if own and isinstance(error, asyncio.TimeoutError):
-            error = expired(raw)
-        return error
-
     def _refusal(self) -> Exception | None:
         """The error for connecting twice, or in another event loop or process."""
         if self._begun:
@@ -347,47 +306,18 @@ class Connection(Generic[Row]):
         self._begun = True
         try:
             try:
-                await self._reach()
+                await reach(self)
             except psycopg2.Error as error:
                 make_clear(error, self._arguments[0])
                 raise
             finally:
                 del self._arguments  # there may be a password in them
-            oids = await self._get_oids() if self._enable_hstore else None
-            self._register_types(oids)
+            await register_types(self)
         except BaseException as exc:
             trim(exc, CONNECTING)
             self.close()
             raise
         return self
-
-    def _register_types(self, hstore: tuple[tuple[int, ...], tuple[int, ...]] | None) -> None:
-        raw = self._wire.raw  # psycopg2's registries take no proxies
-        adapters = psycopg2.extensions.adapters
-        # psycopg2 sets adapters for the whole process: what the program has chosen stays
-        chosen = {key: adapters[key] for key in _SET_BY_PSYCOPG2 if key in adapters}
-        if self._enable_json:
-            psycopg2.extras.register_default_json(raw)
-        if self._enable_uuid:
-            psycopg2.extras.register_uuid(conn_or_curs=raw)  # type: ignore[no-untyped-call, unused-ignore]
-        if hstore is not None:
-            oids, array_oids = hstore
-            psycopg2.extras.register_hstore(raw, oid=oids, array_oid=array_oids)
-        adapters.update(chosen)
-
-    async def _get_oids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The OIDs of hstore and of its array, in each schema that has the extension."""
-        cursor = self._plain_cursor(self._timeout)
-        try:
-            await cursor.execute(
-                "SELECT oid, typarray FROM pg_type WHERE typname = 'hstore'", prepare=False
-            )
-            rows = await cursor.fetchall()
-        finally:
-            cursor.close()
-        if not all(len(row) == 2 and all(isinstance(oid, int) for oid in row) for row in rows):
-            raise psycopg2.DatabaseError("the server's answer about hstore can't be understood")
-        return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
     # Cursors
 
@@ -547,35 +477,27 @@ class Connection(Generic[Row]):
         if self._wire.reason is not None:
             raise self._wire.closed_error("connection already closed")
         # a connection's own cursor() may take None for a cursor factory
-        factory = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
+        factory = {}
+        if cursor_factory is not None:
+            factory["cursor_factory"] = cursor_factory
         if name is not None:
             impl = self._conn.cursor(**factory)
-            named = self._named(name, scrollable, withhold)
+            named = psycopg_named(self._wire.raw, name, scrollable, withhold)
             if self._portals is None:
                 self._portals = Portals(self._wire, self._timeout)
             kind = NamedCursor if self._tracing is None else TracedNamedCursor
             cursor: Cursor[Any] = kind(
                 self, impl, named, self._portals, timeout, self._echo, isolation_level
             )
-            return _with_rows(cursor, rows)
-        if scrollable is None and not withhold:
+        else:
+            if scrollable is not None or withhold:
+                factory.update(scrollable=scrollable, withhold=withhold)
             impl = self._conn.cursor(**factory)
-        else:
-            impl = self._conn.cursor(scrollable=scrollable, withhold=withhold, **factory)
-        if self._tracing is not None:
-            cursor = TracedCursor(self, impl, timeout, self._echo, isolation_level)
-        else:
-            cursor = Cursor(self, impl, timeout, self._echo, isolation_level)
-        return _with_rows(cursor, rows)
-
-    def _named(self, name: str, scrollable: bool | None, withhold: bool) -> Any:
-        """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
-        named = psycopg2.extensions.cursor(self._wire.raw, name)
-        if ("\0" if isinstance(name, str) else b"\0") in name:  # psycopg2 has cut it off there
-            raise ValueError("the name of a cursor cannot contain NUL (0x00) characters")
-        named.withhold = withhold
-        named.scrollable = scrollable
-        return named
+            plain = Cursor if self._tracing is None else TracedCursor
+            cursor = plain(self, impl, timeout, self._echo, isolation_level)
+        if rows is not None:
+            cursor.row_factory = rows
+        return cursor
 
     @overload
     def execute(
@@ -667,12 +589,6 @@ class Connection(Generic[Row]):
             )
             return f"COPY {cursor.rowcount}"
 
-    def isexecuting(self) -> bool:
-        """Whether a statement is being executed."""
-        if self._wire is None:
-            return True  # about to connect to the first of several servers
-        return self._wire.executing
-
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Stop the statement that is being executed, and wait until it has ended; psycopg2's name.
 
@@ -684,6 +600,7 @@ class Connection(Generic[Row]):
             `asyncio.TimeoutError` is raised; the statement runs on, except where the server has not
             even taken the request: then the connection is closed. New in aiopgx.
         """
+        check_timeout(timeout)
         refusal = self._wire.misplaced("cancel")
         if refusal is not None:
             raise refusal
@@ -822,23 +739,7 @@ class Connection(Generic[Row]):
         if self._wire.prepared:
             self._left = f"Prepared transaction {self._xid} left"
 
-    @property
-    def notices(self) -> list[str]:
-        """The last messages of the server below an error, 50 at most."""
-        notices: list[str] = self._conn.notices
-        return notices
-
     # Attributes
-
-    @property
-    def raw(self) -> Any:
-        """What `psycopg2.connect()` gave: the psycopg2 connection, or a tracer's proxy of it."""
-        return self._conn
-
-    @property
-    def dsn(self) -> str:
-        """The connection string, without the password."""
-        return self._dsn
 
     @property
     def timeout(self) -> float | None:
@@ -895,127 +796,6 @@ class Connection(Generic[Row]):
         """Whether statements are logged."""
         return self._echo or (self._tracing is not None and self._tracing.echoes)
 
-    @property
-    def cursor_factory(self) -> Any:
-        """The default class of psycopg2 cursor."""
-        return self._conn.cursor_factory
-
-    @property
-    def encoding(self) -> str:
-        """The client encoding, by PostgreSQL's name."""
-        encoding: str = self._conn.encoding
-        return encoding
-
-    async def set_client_encoding(self, val: str) -> None:
-        """Refused by psycopg2 on asynchronous connections."""
-        self._conn.set_client_encoding(val)
-
-    @property
-    def autocommit(self) -> bool:
-        """Always True."""
-        autocommit: bool = self._conn.autocommit
-        return autocommit
-
-    @autocommit.setter
-    def autocommit(self, val: bool) -> None:
-        self._conn.autocommit = val
-
-    @property
-    def isolation_level(self) -> int:
-        """psycopg2's constant for autocommit."""
-        level: int = self._conn.isolation_level
-        return level
-
-    async def set_isolation_level(self, val: int) -> None:
-        """Accept 0 (autocommit), which is what is already so; the rest is refused."""
-        if val != psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT:
-            self._conn.set_isolation_level(val)
-
-    @property
-    def protocol_version(self) -> int:
-        version: int = self._conn.protocol_version
-        return version
-
-    @property
-    def server_version(self) -> int:
-        """The server's version, 150004 for 15.4."""
-        version: int = self._conn.server_version
-        return version
-
-    @property
-    def status(self) -> int:
-        """psycopg2's status of the connection; STATUS_BEGIN only in a two-phase transaction."""
-        if self._xid is not None:
-            return int(STATUS_PREPARED if self._wire.prepared else STATUS_BEGIN)
-        status: int = self._conn.status
-        return status
-
-    async def get_backend_pid(self) -> int:
-        """Return the process ID of the server process."""
-        pid: int = self._conn.get_backend_pid()
-        return pid
-
-    async def get_parameter_status(self, parameter: str) -> str | None:
-        """Return a setting that the server reports, None for any other."""
-        value: str | None = self._conn.get_parameter_status(parameter)
-        return value
-
-    async def get_transaction_status(self) -> int:
-        """Return one of psycopg2.extensions.TRANSACTION_STATUS_*."""
-        return self._wire.status
-
-    async def xid(self, format_id: int, gtrid: str, bqual: str) -> Any:
-        """Return a transaction ID for two-phase commit."""
-        return self._conn.xid(format_id, gtrid, bqual)
-
-    # Two-phase commit; new in aiopgx, as psycopg2's synchronous connections have it
-
-    async def tpc_begin(self, xid: Any) -> None:
-        """Open a two-phase transaction. xid: what xid() returned, or a str."""
-        await two_phase.begin(self, xid)
-
-    async def tpc_prepare(self) -> None:
-        """Prepare the transaction: the server keeps it, also if the connection is lost.
-
-        Until tpc_commit() or tpc_rollback() nothing can be executed. Raises
-        `psycopg2.errors.InFailedSqlTransaction` if an error had aborted the transaction, which is
-        then over; psycopg2 says nothing.
-        """
-        await two_phase.prepare(self)
-
-    async def tpc_commit(self, xid: Any = None) -> None:
-        """Commit the transaction, prepared or not; with an xid, one that was prepared anywhere."""
-        await two_phase.finish(self, "COMMIT", xid)
-
-    async def tpc_rollback(self, xid: Any = None) -> None:
-        """Roll the transaction back, prepared or not; with an xid, as tpc_commit()."""
-        await two_phase.finish(self, "ROLLBACK", xid)
-
-    async def tpc_recover(self) -> list[Any]:
-        """Return the IDs of the prepared transactions of the server, of all databases."""
-        return await two_phase.recover(self)
-
-    # What connections in autocommit refuse: a silent no-op would lose data
-
-    async def commit(self) -> None:
-        raise _refused("commit")
-
-    async def rollback(self) -> None:
-        raise _refused("rollback")
-
-    async def set_session(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("set_session")
-
-    async def lobject(self, *args: Any, **kwargs: Any) -> None:
-        raise _refused("lobject")
-
-
-def _with_rows(cursor: Cursor[Any], row_factory: RowFactory[Any] | None) -> Cursor[Any]:
-    """A cursor with its rows made by a row factory, if there is one."""
-    if row_factory is not None:
-        cursor.row_factory = row_factory
-    return cursor
-
 
 def _checked(name: str, value: int | None) -> int | None:
     """The value of an argument that is a number or None."""
@@ -1026,7 +806,3 @@ def _checked(name: str, value: int | None) -> int | None:
     if value < 0:
         raise ValueError(f"{name} must not be negative, but is {value}")
     return int(value)
-
-
-def _refused(name: str) -> psycopg2.ProgrammingError:
-    return psycopg2.ProgrammingError(f"{name} cannot be used in asynchronous mode")

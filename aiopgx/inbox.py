@@ -22,17 +22,24 @@ _MAX_NAME = 63
 _Callback = Callable[["Connection", int, str, str], object]
 
 
-def quoted_channel(conn: "Connection", channel: str) -> str:
-    """The name of a channel as an identifier of SQL, for an open connection.
+def check_channel(channel: str) -> None:
+    """Raise TypeError or ValueError for what can't be the name of a channel.
 
-    Raises ValueError for what the server would cut off: nothing would ever be heard there.
+    What is too long would be cut off by the server: nothing would ever be heard there.
     """
     if not isinstance(channel, str):
         raise TypeError(f"channel must be a str, not {channel!r}")
+    if not channel:
+        raise ValueError("channel must not be empty")
     if "\0" in channel:
         raise ValueError("channel cannot contain NUL (0x00) characters")
     if len(channel.encode()) > _MAX_NAME:
         raise ValueError(f"channel must not be longer than {_MAX_NAME} bytes: {channel!r}")
+
+
+def quoted_channel(conn: "Connection", channel: str) -> str:
+    """The name of a channel as an identifier of SQL, for an open connection."""
+    check_channel(channel)
     if conn.closed:
         raise conn._wire.closed_error("connection already closed")
     return identifier(channel, conn._wire.raw)

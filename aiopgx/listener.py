@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2.extensions import Notify, parse_dsn
 
 from .connection import Connection, connect
-from .inbox import named, quoted_channel
+from .inbox import check_channel, named, quoted_channel
 from .log import logger
 
 # Seconds until the first try to connect again, at most; each time twice as long.
@@ -62,8 +62,11 @@ class Listener:
             raise TypeError(f"with a pool there is no use for {named(kwargs)}")
         self._dsn = source
         self._kwargs = kwargs
-        names = [channels] if isinstance(channels, str) else channels
-        self._channels = dict.fromkeys(names)
+        if not isinstance(channels, Iterable):
+            raise TypeError(f"channels must be names, not {channels!r}")
+        self._channels = dict.fromkeys([channels] if isinstance(channels, str) else channels)
+        for channel in self._channels:
+            check_channel(channel)
         self._on_gap = on_gap
         self._max_delay = max_delay
         self._conn: Connection | None = None
@@ -116,6 +119,7 @@ class Listener:
 
     async def listen(self, channel: str) -> None:
         """Listen to one more channel: at once, or as soon as there is a connection."""
+        check_channel(channel)
         if channel in self._channels:
             return
         self._channels[channel] = None

@@ -56,6 +56,16 @@ def quoted(name: str) -> bytes:
     return b'"%b"' % name.encode().replace(b'"', b'""')
 
 
+def psycopg_named(raw: Any, name: str, scrollable: bool | None, withhold: bool) -> Any:
+    """psycopg2's named cursor, made past its own `cursor()`, which refuses here."""
+    named = PsycopgCursor(raw, name)
+    if ("\0" if isinstance(name, str) else b"\0") in name:  # psycopg2 has cut it off there
+        raise ValueError("the name of a cursor cannot contain NUL (0x00) characters")
+    named.withhold = withhold
+    named.scrollable = scrollable
+    return named
+
+
 class Portals:
     """The portals of one connection that are open, as far as is known.
 

@@ -95,6 +95,24 @@ class Pending:
         raise InFlight
 
 
+class Late:
+    """psycopg2's execute(), called at the statement's turn; the cursor may be closed by then.
+
+    That does not take the statement back: another cursor of the class executes it.
+    """
+
+    __slots__ = ("_impl",)
+
+    def __init__(self, impl: Any) -> None:
+        self._impl = impl
+
+    def __call__(self, operation: Any, parameters: Any) -> None:
+        if self._impl.closed:
+            # kept here until the statement is over: psycopg2 holds it weakly
+            self._impl = self._impl.connection.cursor(cursor_factory=self._impl.__class__)
+        self._impl.execute(operation, parameters)
+
+
 class Pipeline:
     """Lets several statements of a connection be in flight. See `Connection.pipeline()`."""
 
@@ -110,7 +128,11 @@ class Pipeline:
         """Queue a statement. Waits only where many are not over."""
         wire, impl, shape = cursor._wire, cursor._psycopg, cursor._shape
         if shape == SHAPE_FOREIGN:
-            waiter = execute_foreign(wire, impl.execute, operation, parameters, timeout)
+            if cursor.closed:
+                raise wire.closed_error("cursor already closed")
+            if type(parameters) in (list, dict):
+                parameters = parameters.copy()  # as it is now
+            waiter = execute_foreign(wire, Late(impl), operation, parameters, timeout)
         else:
             waiter = enqueue(wire, impl, shape, operation, parameters, timeout)
         pending = cursor._result = cursor._pending(cursor, waiter)

@@ -5,9 +5,7 @@ connect, runs in a task of its own and its result goes to whoever waits first.
 """
 
 import asyncio
-import inspect
 import math
-import sys
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Generator
@@ -22,28 +20,24 @@ from ._buffers import find, held
 from ._cancel import LAST
 from ._core import check_timeout
 from ._pool import PoolCore, status_of
-from ._pool_contexts import (
-    _exit,
-    _PoolConnectionContextManager,
-    _PoolCursor,
-    _PoolCursorContextManager,
-)
+from ._pool_contexts import _PoolConnectionContextManager
+from ._pool_contexts import _PoolCursorContextManager as _PoolCursorContextManager
 from ._shared import Sharing
 from ._stats import Stats, collect
 from .connection import TIMEOUT, Connection, connect
 from .connection import Cursor as Cursor
-from .cursor import _close_cursor
 from .guard import guarded, renewed, rest, wake
 from .log import logger
+from .pool_cursors import PoolCursors
 from .pool_hooks import acquire_checked, pass_on, release_reset
-from .pool_upkeep import TooManyRequests, Upkeep, check_sizes, count, hook
-from .rows import RowFactory
-from .shared import MAX_IN_FLIGHT, SharedCursor, execute
+from .pool_upkeep import TooManyRequests, Upkeep, check_recycle, check_sizes, count, hook
+from .rows import Row, RowFactory, T
+from .shared import MAX_IN_FLIGHT
 from .tracing import tracing_of
 from .utils import CONNECTING, _ContextManager, create_completed_future, get_running_loop, trim
 
 _Hook = Callable[[Connection], Awaitable[Any]]
-_P = TypeVar("_P", bound="Pool")
+_P = TypeVar("_P", bound="Pool[Any]")
 
 _CLOSED = "Cannot acquire connection after closing pool"
 
@@ -70,8 +64,9 @@ def create_pool(
     reconnect_timeout: float | None = None,
     max_buffer: int | None = None,
     guard: bool = False,
+    row_factory: RowFactory[T] | None = None,
     **kwargs: Any,
-) -> "_ContextManager[Pool]":
+) -> "_ContextManager[Pool[T]]":
     """Make a pool of connections: await it, or use it in `async with`, which closes the pool.
 
     minsize: so many connections are made now, all at once; if one fails, its error is raised.
@@ -98,11 +93,14 @@ def create_pool(
         those who wait get the error. Lost connections are replaced in the background.
     max_buffer: bytes; a released connection whose buffers have grown larger is closed.
     guard: refuse the use of a connection, and of its cursors, after its release.
+    row_factory: what makes the rows, as for `connect()`.
 
     Everything else is as for `connect()`. A `tracer` is told of acquires, too, and of how long
     connections are used. A connection that was closed with a query in flight keeps
     its place, `cancel_timeout` seconds at most, until the server has stopped the query.
     """
+    if row_factory is not None:  # which functions put in the place of connect() may not know
+        kwargs["row_factory"] = row_factory
     coro = Pool.from_pool_fill(
         dsn,
         minsize,
@@ -129,12 +127,12 @@ def create_pool(
     return _ContextManager(coro, _destroy_pool)
 
 
-async def _destroy_pool(pool: "Pool") -> None:
+async def _destroy_pool(pool: "Pool[Any]") -> None:
     pool.close()
     await pool.wait_closed()
 
 
-class Pool(PoolCore):
+class Pool(PoolCore, PoolCursors[Row]):
     """A pool of connections; made by `create_pool()`.
 
     Connections are given out first in, first out, and so are waiting acquires served. `async with
@@ -167,6 +165,8 @@ class Pool(PoolCore):
         **kwargs: Any,
     ) -> None:
         check_sizes(minsize, maxsize)
+        check_timeout(timeout)
+        check_recycle(pool_recycle)
         if not isinstance(max_in_flight, int) or max_in_flight < 1:
             raise ValueError(f"max_in_flight should be a positive number, not {max_in_flight!r}")
         super().__init__(get_running_loop(), minsize, maxsize, pool_recycle)
@@ -196,7 +196,7 @@ class Pool(PoolCore):
         self._enable_hstore = enable_hstore
         self._enable_uuid = enable_uuid
         self._echo = echo
-        self._on_connect = on_connect
+        self._on_connect = hook("on_connect", on_connect)
         self._tracing = tracing_of(self._loop, kwargs.get("tracer"), kwargs.get("slow_query"), echo)
         self._conn_kwargs = kwargs
         self._released = create_completed_future(self._loop)
@@ -271,7 +271,7 @@ class Pool(PoolCore):
         """Return the statistics, and let the counters start again from 0. New in aiopgx."""
         return collect(self, True)
 
-    def acquire(self, *, timeout: float | None = None) -> _ContextManager[Connection]:
+    def acquire(self, *, timeout: float | None = None) -> _ContextManager[Connection[Row]]:
         """Get a connection: await it, or use it in `async with`, which releases it.
 
         timeout: seconds that it may take; the pool's if None, no limit if infinite. New in aiopgx.
@@ -289,7 +289,7 @@ class Pool(PoolCore):
             raise RuntimeError(_CLOSED)
         self._check_loop()
 
-    async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection:
+    async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection[Row]:
         if self._tracing is not None and not traced:
             return await self._tracing.acquire(self, Pool._acquire(self, timeout, True))
         self._check_open()
@@ -502,7 +502,7 @@ class Pool(PoolCore):
             timer = self._loop.call_later(self._timeout, self._overdue, task)
             task.add_done_callback(lambda task: timer.cancel())
 
-    def _overdue(self, task: "asyncio.Task[Connection]") -> None:
+    def _overdue(self, task: "asyncio.Task[Connection[Any]]") -> None:
         """Give a connect up, so that an `on_connect` that hangs doesn't hold its place for ever."""
         if task in self._connects:
             waiter = self._connects[task]
@@ -511,7 +511,7 @@ class Pool(PoolCore):
                 self._failed(waiter, asyncio.TimeoutError(text))
             task.cancel()
 
-    def _connected(self, task: "asyncio.Task[Connection]") -> None:
+    def _connected(self, task: "asyncio.Task[Connection[Any]]") -> None:
         """Give the outcome of a connect to those who wait for it."""
         if task not in self._connects:
             return
@@ -551,10 +551,10 @@ class Pool(PoolCore):
                 told.__cause__ = error
                 waiter.set_exception(told)
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> Connection[Row]:
         start = self._loop.time()
         self._stats.connections_num += 1
-        conn: Connection = await connect(
+        conn: Connection[Any] = await connect(
             self._dsn,
             timeout=self._timeout,
             enable_json=self._enable_json,
@@ -667,81 +667,11 @@ class Pool(PoolCore):
             await asyncio.wait(endings, timeout=LAST)
         self._closed = True
 
-    def cursor(
-        self,
-        name: str | None = None,
-        cursor_factory: Any = None,
-        scrollable: bool | None = None,
-        withhold: bool = False,
-        *,
-        timeout: float | None = None,
-        row_factory: RowFactory[Any] | None = None,
-    ) -> _PoolCursor:
-        """Get a cursor of a connection of its own, which is released with it.
-
-        `async with pool.cursor() as cur` or `with (await pool.cursor()) as cur`. The parameters are
-        those of `Connection.cursor()`.
-        """
-        return _PoolCursor(
-            self._cursor(
-                name=name,
-                cursor_factory=cursor_factory,
-                scrollable=scrollable,
-                withhold=withhold,
-                timeout=timeout,
-                row_factory=row_factory,
-            ),
-            _exit,
-        )
-
-    async def _cursor(self, **kwargs: Any) -> _PoolCursorContextManager:
-        conn = await self.acquire()
-        if kwargs["row_factory"] is None:  # which stand-ins for connections do not know
-            del kwargs["row_factory"]
-        try:
-            cursor = await conn.cursor(**kwargs)
-        except BaseException:
-            self.release(conn)
-            raise
-        return _PoolCursorContextManager(self, conn, cursor)
-
-    def execute(
-        self,
-        operation: Any,
-        parameters: Any = None,
-        *,
-        timeout: float | None = None,
-        cursor_factory: Any = None,
-        shared: bool | None = None,
-    ) -> _ContextManager[SharedCursor]:
-        """Execute one statement, a transaction of its own, on any connection of the pool.
-
-        `cur = await pool.execute(...)` or `async with pool.execute(...) as cur`. The result is here
-        then: fetching waits for nothing, and the cursor has no connection. Statements of many
-        tasks share connections: they travel together, and are executed one after the other. What
-        may leave something behind in the session, or needs a connection of its own for other
-        reasons, gets one for the time. New in aiopgx.
-
-        operation, parameters: as for `Cursor.execute()`.
-        timeout: seconds for all of it, the pool's if None. When they are over, or the task is
-            cancelled, the others on the connection go on. The statement is cancelled on the server
-            if it is still executed when nothing else is.
-        cursor_factory: a class of psycopg2 cursor, for the shape of the rows.
-        shared: False to have a connection of its own, for statements that take long; None and True
-            share where that may be.
-
-        Raises psycopg2's exceptions, `asyncio.TimeoutError`, and RuntimeError of a closed pool.
-        """
-        executing = execute(self, operation, parameters, timeout, cursor_factory, shared)
-        if self._tracing is not None:
-            executing = self._tracing.execute(executing, operation, parameters)
-        return _ContextManager[SharedCursor](executing, _close_cursor)
-
-    def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager]:
+    def __await__(self) -> Generator[Any, Any, _PoolConnectionContextManager[Row]]:
         conn = yield from self._acquire().__await__()
         return _PoolConnectionContextManager(self, conn)
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "Pool[Row]":
         raise RuntimeError('"await" should be used as context manager expression')
 
     def __exit__(
@@ -779,20 +709,13 @@ class Pool(PoolCore):
             )
 
 
-# It is a coroutine function in aiopg, and mocks choose their kind by this.
-if sys.version_info >= (3, 12):
-    inspect.markcoroutinefunction(Pool.cursor)
-else:
-    Pool.cursor._is_coroutine = asyncio.coroutines._is_coroutine
-
-
-def _close_connected(task: "asyncio.Task[Connection]") -> None:
+def _close_connected(task: "asyncio.Task[Connection[Any]]") -> None:
     """What was connected for a pool that came to nothing."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()
 
 
-def _left(pool: "weakref.ref[Pool]", leaving: "asyncio.Future[None]") -> None:
+def _left(pool: "weakref.ref[Pool[Any]]", leaving: "asyncio.Future[None]") -> None:
     """The server has stopped a query: the place of its connection is free."""
     self = pool()
     if self is not None:

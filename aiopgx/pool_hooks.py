@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from ._pool import PoolCore, status_of
@@ -65,6 +67,8 @@ async def _find_fault(pool: Pool, conn: Any, limit: float | None) -> Exception |
     try:
         assert pool._check is not None
         await within(limit, pool._check(conn))
+        if conn.closed:
+            raise psycopg2.InterfaceError("the check has closed the connection")
         if pool._short:
             pool._top_up()
         return None
@@ -107,13 +111,18 @@ def release_reset(pool: Pool, conn: Connection) -> asyncio.Future[None]:
         pool._settle()
         pass_on(released)
 
-    task = asyncio.ensure_future(pool._reset(conn))
+    task = pool._loop.create_task(_awaited(pool._reset, conn))
     pool._clearing[task] = conn
     task.add_done_callback(release)
     timer = None
     if pool._timeout is not None:
         timer = pool._loop.call_later(pool._timeout, release, task)
     return released
+
+
+async def _awaited(function: Callable[[Connection], Awaitable[Any]], conn: Connection) -> None:
+    """Call it within the task, so that whatever is wrong with it is the task's error."""
+    await function(conn)
 
 
 def pass_on(released: asyncio.Future[None], _: object = None) -> None:

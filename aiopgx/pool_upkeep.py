@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import operator
 import random
 import weakref
 from collections.abc import Awaitable, Callable
@@ -68,11 +69,25 @@ def seconds(name: str, value: float | None) -> float | None:
 
 
 def check_sizes(minsize: int, maxsize: int | None) -> None:
-    """Raise ValueError for sizes that no pool can have."""
+    """Raise TypeError or ValueError for sizes that no pool can have. maxsize: None is no limit."""
+    for name, size in (("minsize", minsize), ("maxsize", maxsize or 0)):
+        try:
+            operator.index(size)
+        except TypeError:
+            raise TypeError(f"{name} must be an int, not {size!r}") from None
     if minsize < 0:
         raise ValueError("minsize should be zero or greater")
     if maxsize and maxsize < minsize:
         raise ValueError("maxsize should be not less than minsize")
+
+
+def check_recycle(pool_recycle: float) -> None:
+    """Raise TypeError for what can't be compared with seconds, as it will be."""
+    try:
+        pool_recycle > 0.0  # noqa: B015
+    except TypeError:
+        text = f"pool_recycle must be a number of seconds, not {pool_recycle!r}"
+        raise TypeError(text) from None
 
 
 def count(name: str, value: int | None) -> int | None:

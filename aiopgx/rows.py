@@ -25,13 +25,13 @@ from ._rows import (
 )
 
 if TYPE_CHECKING:
-    # with a default: a bare `Cursor` is a `Cursor[Any]`
+    # with defaults: a bare `Cursor` is a `Cursor[Any]`, and so is one without a row factory
     from typing_extensions import TypeVar
 
     from .cursor import Cursor
 
     Row = TypeVar("Row", covariant=True, default=Any)
-    T = TypeVar("T")
+    T = TypeVar("T", default=Any)
 else:
     from typing import TypeVar
 
@@ -190,7 +190,7 @@ class PsycopgRows:
             raise Unready
         start = self._impl.rownumber
         try:
-            rows = self._values(method, *size)
+            rows = plain_rows(self._impl, method, *size)
             if method == "fetchone":
                 rows = [] if rows is None else [rows]
             return [self.maker(self._checked(row)) for row in rows]
@@ -199,16 +199,6 @@ class PsycopgRows:
                 self._impl.scroll(start, "absolute")
             raise
 
-    def _values(self, method: str, *size: int) -> Any:
-        impl = self._impl
-        if shape_of(type(impl)) == SHAPE_FOREIGN:
-            return getattr(impl, method)(*size)
-        made, impl.row_factory = impl.row_factory, None  # which DictCursor makes its rows by
-        try:
-            return getattr(PsycopgCursor, method)(impl, *size)
-        finally:
-            impl.row_factory = made
-
     def _checked(self, row: Any) -> tuple[Any, ...]:
         if isinstance(row, tuple | list):
             return tuple(row)
@@ -216,3 +206,14 @@ class PsycopgRows:
             f"a row factory makes rows of sequences, and {type(self._impl).__qualname__} gives "
             f"{type(row).__qualname__}: leave out row_factory or cursor_factory"
         )
+
+
+def plain_rows(impl: Any, method: str, *size: int) -> Any:
+    """What a method of a psycopg2 cursor fetches, as tuples if its class is psycopg2's own."""
+    if shape_of(type(impl)) == SHAPE_FOREIGN:
+        return getattr(impl, method)(*size)
+    made, impl.row_factory = impl.row_factory, None  # which DictCursor makes its rows by
+    try:
+        return getattr(PsycopgCursor, method)(impl, *size)
+    finally:
+        impl.row_factory = made

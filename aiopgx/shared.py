@@ -10,7 +10,7 @@ from ._rows import SHAPE_FOREIGN, Result, scroll_target
 from ._shared import ALONE, Ticket, may_share
 from .cursor import Cursor
 from .log import logger
-from .rows import PsycopgRows
+from .rows import PsycopgRows, Row, RowFactory, plain_rows
 from .tracing import STATEMENTS
 from .utils import trim
 
@@ -24,15 +24,17 @@ MAX_IN_FLIGHT = 16
 class FetchedRows:
     """The rows of a psycopg2 cursor that has executed by itself: they outlive its connection.
 
-    What is not found here is the cursor's.
+    What is not found here is the cursor's. plain: the rows are for a row factory.
     """
 
-    def __init__(self, impl: Any) -> None:
+    def __init__(self, impl: Any, plain: bool = False) -> None:
         self._impl = impl
         self.description: Any = impl.description
         self.rowcount: int = impl.rowcount
         self.rownumber: int = 0
-        self._rows = None if impl.description is None else impl.fetchall()
+        self._rows: Any = None
+        if impl.description is not None:
+            self._rows = plain_rows(impl, "fetchall") if plain else impl.fetchall()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._impl, name)
@@ -60,13 +62,14 @@ class FetchedRows:
 
 
 async def execute(
-    pool: "Pool",
+    pool: "Pool[Any]",
     operation: Any,
     parameters: Any,
     timeout: float | None,
     cursor_factory: Any,
     shared: bool | None,
-) -> "SharedCursor":
+    row_factory: RowFactory[Any] | None,
+) -> "SharedCursor[Any]":
     """See `Pool.execute()`."""
     check_timeout(timeout)
     if timeout is None:
@@ -78,7 +81,9 @@ async def execute(
             logger.info(operation, stacklevel=2)
             logger.info("%r", parameters, stacklevel=2)
         if shared is False or not may_share(operation, parameters is not None):
-            return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
+            return await _execute_alone(
+                pool, operation, parameters, timeout, end, cursor_factory, row_factory
+            )
         ticket = Ticket(pool, pool._sharing, operation, parameters, cursor_factory, timeout)
         outcome = None
         pool._requests += 1
@@ -86,10 +91,10 @@ async def execute(
             pool._sharing.submit(pool, ticket)
             outcome = (await ticket.waiter).pop()
             if type(outcome) is Result:
-                cursor = SharedCursor(ticket.impl, outcome, timeout, pool.echo)
-                if cursor_factory is None and "row_factory" in pool._conn_kwargs:
-                    cursor.row_factory = pool._conn_kwargs["row_factory"]
-                return cursor
+                rows = row_factory
+                if rows is None and cursor_factory is None:
+                    rows = ticket.row_factory
+                return SharedCursor(ticket.impl, outcome, timeout, pool.echo, rows)
             if outcome is not ALONE:
                 raise outcome
         except BaseException:
@@ -99,20 +104,23 @@ async def execute(
         finally:
             del ticket, outcome  # an exception must not hold itself, by way of this frame
         pool._requests -= 1  # it is counted again
-        return await _execute_alone(pool, operation, parameters, timeout, end, cursor_factory)
+        return await _execute_alone(
+            pool, operation, parameters, timeout, end, cursor_factory, row_factory
+        )
     except BaseException as exc:
         trim(exc)
         raise
 
 
 async def _execute_alone(
-    pool: "Pool",
+    pool: "Pool[Any]",
     operation: Any,
     parameters: Any,
     timeout: float | None,
     end: float | None,
     cursor_factory: Any,
-) -> "SharedCursor":
+    row_factory: RowFactory[Any] | None,
+) -> "SharedCursor[Any]":
     """Execute a statement on a connection that nobody else has meanwhile.
 
     end: when the timeout is over, in the loop's time.
@@ -129,23 +137,21 @@ async def _execute_alone(
         if left is not None and left <= 0:
             raise asyncio.TimeoutError(f"the statement was not executed within {timeout:g} s")
         await cursor.execute(operation, parameters, timeout=left)
+        rows = cursor.row_factory if row_factory is None else row_factory
         impl, result = cursor._psycopg, cursor._result
         if type(result) is not Result:
-            result = FetchedRows(impl)
-        shared = SharedCursor(impl, result, timeout, pool.echo)
-        if cursor.row_factory is not None:
-            shared.row_factory = cursor.row_factory
-        return shared
+            result = FetchedRows(impl, rows is not None)
+        return SharedCursor(impl, result, timeout, pool.echo, rows)
     finally:
         pool.release(conn)
 
 
-def _until(end: float | None, pool: "Pool") -> float | None:
+def _until(end: float | None, pool: "Pool[Any]") -> float | None:
     """The seconds that are left."""
     return None if end is None else end - pool._loop.time()
 
 
-class SharedCursor(Cursor):
+class SharedCursor(Cursor[Row]):
     """What `Pool.execute()` gives: a result to fetch from, which belongs to no connection.
 
     It executes nothing more: `psycopg2.InterfaceError` tells what does.
@@ -153,7 +159,14 @@ class SharedCursor(Cursor):
 
     _shape = SHAPE_FOREIGN
 
-    def __init__(self, impl: Any, result: Any, timeout: float | None, echo: bool) -> None:
+    def __init__(
+        self,
+        impl: Any,
+        result: Any,
+        timeout: float | None,
+        echo: bool,
+        row_factory: RowFactory[Any] | None,
+    ) -> None:
         self._psycopg = impl
         self._result = self._held = result
         self._timeout = timeout
@@ -161,6 +174,8 @@ class SharedCursor(Cursor):
         self._is_closed = False
         if type(result) is Result:
             result.outlives = True
+        if row_factory is not None:
+            self.row_factory = row_factory
 
     @property
     def connection(self) -> None:  # type: ignore[override]

@@ -1,6 +1,7 @@
 """Fuzzing of what reads a server's bytes: any bytes for every type, under AddressSanitizer.
 
     python -m fuzz --seconds 3600     new inputs, found by what of the decoders' code they reach
+    python -m fuzz --cases 1000000    the same, until there were so many
     python -m fuzz FILE...            the inputs in these files, such as the one that failed
 
 Ends at the first input that crashes, reads what it should not, hangs, or gives something else than
@@ -71,7 +72,8 @@ def run(dsn, arguments):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60, help="for new inputs (default: 60)")
+    parser.add_argument("--seconds", type=int, help="for new inputs (default: 60)")
+    parser.add_argument("--cases", type=int, help="how many new inputs, instead of how long")
     parser.add_argument("files", nargs="*", metavar="FILE", help="run these inputs instead")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "aiopgx" / "tools"))  # without the package, which is compiled
@@ -80,8 +82,9 @@ def main():
     build()
     FOUND.mkdir(exist_ok=True)
     CORPUS.mkdir(exist_ok=True)
+    limit = f"-runs={args.cases}" if args.cases else f"-max_total_time={args.seconds or 60}"
     arguments = args.files or [
-        f"-max_total_time={args.seconds}",
+        limit,
         f"-artifact_prefix={FOUND}/",
         str(CORPUS),
     ]

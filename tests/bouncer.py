@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -55,34 +54,31 @@ class PgBouncer:
         self.directory = Path(
             tempfile.mkdtemp(prefix="aiopgx-bouncer-", dir=server._parent_directory())
         )
-        self.port = server._free_port()
         self.log = self.directory / "log"
         options = parse_dsn(server_dsn)
         given = {
             name: options[name] for name in ("host", "port", "user", "password") if name in options
         }
-        configuration = self.directory / "ini"
-        configuration.write_text(
-            CONFIGURATION.format(
-                server=make_dsn(**given),
-                port=self.port,
-                mode=mode,
-                certificate=certificate.certificate,
-                key=certificate.key,
-                more="\n".join(f"{name} = {value}" for name, value in settings.items()),
-            )
-        )
-        hand_over(self.directory, configuration)
-        self.process = self._popen(configuration)
+        self.settings = {
+            "server": make_dsn(**given),
+            "mode": mode,
+            "certificate": certificate.certificate,
+            "key": certificate.key,
+            "more": "\n".join(f"{name} = {value}" for name, value in settings.items()),
+        }
 
-    def _popen(self, configuration):
-        """It refuses to run as root."""
+    def _start(self):
+        """Start it on a free port. It refuses to run as root."""
+        self.port = server._free_port()
+        configuration = self.directory / "ini"
+        configuration.write_text(CONFIGURATION.format(port=self.port, **self.settings))
+        hand_over(self.directory, configuration)
         user = server._unprivileged_user()
         identity = {}
         if user is not None:
             identity = {"user": user[0], "group": user[1], "extra_groups": []}
         with self.log.open("wb") as log:
-            return subprocess.Popen(
+            self.process = subprocess.Popen(
                 [PROGRAM, str(configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -93,10 +89,13 @@ class PgBouncer:
             )
 
     def __enter__(self):
-        deadline = time.monotonic() + 10
-        while not self._listens():
-            assert self.alive, f"pgbouncer did not start:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, "pgbouncer does not listen"
+        self._start()
+        deadline = time.monotonic() + 20
+        while f"listening on 127.0.0.1:{self.port}" not in (log := self.log.read_text()):
+            assert time.monotonic() < deadline, f"pgbouncer does not listen:\n{log}"
+            if not self.alive:  # somebody else has taken the port meanwhile
+                assert "in use" in log, f"pgbouncer did not start:\n{log}"
+                self._start()
             time.sleep(0.01)
         return self
 
@@ -113,7 +112,3 @@ class PgBouncer:
         return make_dsn(
             host="127.0.0.1", port=self.port, user="postgres", dbname=dbname, sslmode=sslmode
         )
-
-    def _listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0

@@ -12,6 +12,9 @@ Fixtures
   connect      ``await connect(**kw)`` -> `impl.Connection`; closed after the test
   pool         ``await pool(**kw)`` -> `impl.Pool`; terminated after the test
   side         a synchronous psycopg2 connection (autocommit) that looks on from outside
+  refused      a port of 127.0.0.1 at which nobody listens, nor will during the test
+  gate         a synchronous connection that has locked the table `gate`: who reads that waits for
+               its commit()
   roads        a `roads.Roads`: the same statement through psycopg2 and both roads of aiopgx; what
                a test sets or registers on it is gone after the test
   loop_errors  contexts given to the loop's exception handler; take out those you expected
@@ -56,6 +59,7 @@ import inspect
 import os
 import re
 import shutil
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -443,6 +447,25 @@ def ours(impl):
 def side(dsn):
     with side_connection(dsn) as conn:
         yield conn
+
+
+@pytest.fixture
+def gate(dsn, side):
+    """A connection with the lock on a table, for which others wait until it is committed."""
+    command(side, "CREATE TABLE gate ()")
+    conn = psycopg2.connect(dsn)
+    command(conn, "LOCK TABLE gate")
+    yield conn
+    conn.close()
+    command(side, "DROP TABLE gate")
+
+
+@pytest.fixture
+def refused():
+    """A port at which nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -48,12 +48,12 @@ async def nothing_left(impl, dsn, side, **kwargs):
     before = descriptors()
     async with impl.create_pool(dsn, application_name=name, **kwargs) as pool:
         yield pool
-        await until(lambda: is_at_rest(pool), 5)
-        await until(lambda: sessions(side, name) == pool.size, 1)
+        await until(lambda: is_at_rest(pool))
+        await until(lambda: sessions(side, name) == pool.size)
     gc.collect()
-    await until(lambda: sessions(side, name) == 0, 1)
-    await until(lambda: asyncio.all_tasks() == tasks, 1)
-    await until(lambda: descriptors() <= before, 1)
+    await until(lambda: sessions(side, name) == 0)
+    await until(lambda: asyncio.all_tasks() == tasks)
+    await until(lambda: descriptors() <= before)
 
 
 class Cancelled:
@@ -104,7 +104,7 @@ async def cancelled_at(k, when, coro):
         return await cancelled.run()
 
     task = asyncio.ensure_future(run())
-    await asyncio.wait_for(asyncio.wait([task]), 5)
+    await asyncio.wait_for(asyncio.wait([task]), 20)
     if not cancelled.reached:
         task.result()  # the operation itself is right
     elif not task.cancelled() and task.exception() is not None:

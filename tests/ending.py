@@ -19,7 +19,7 @@ WHILE = 1.0
 
 async def queries(mark, dsns):
     """Connections, and tasks in which their queries run."""
-    conns = [await aiopgx.connect(dsn, enable_hstore=False) for dsn in dsns]
+    conns = [await aiopgx.connect(dsn, enable_hstore=False, cancel_timeout=60) for dsn in dsns]
     cursors = [await conn.cursor() for conn in conns]
     sql = f"SELECT pg_sleep(30) {mark}"
     return conns, [asyncio.create_task(cursor.execute(sql)) for cursor in cursors]

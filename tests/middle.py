@@ -6,6 +6,7 @@ with middle(server_port, certificate=(file, key)) as port: ...
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -35,7 +36,7 @@ def middle(port, *, certificate=None, answer=b"S", told=None):
 
 
 class _Man:
-    """Serves each connection in threads of its own."""
+    """Serves each connection in a thread of its own."""
 
     def __init__(self, listener, port, certificate, answer, told):
         self.listener = listener
@@ -43,7 +44,6 @@ class _Man:
         self.answer = answer
         self.told = told
         self.stopping = threading.Event()
-        self.sockets = set()
         self.context = None
         if certificate is not None:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -56,15 +56,12 @@ class _Man:
                 client, _ = self.listener.accept()
                 threads.append(threading.Thread(target=self._serve, args=(client,)))
                 threads[-1].start()
-        for sock in list(self.sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
 
     def _serve(self, client):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            client.settimeout(5)
+            client.settimeout(20)
             stack.enter_context(client)
             start = client.recv(8)
             if self.told is not None and start != SSL_REQUEST:
@@ -78,16 +75,16 @@ class _Man:
                 self.told += client.recv(65536)
                 return
             server = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
-            self.sockets |= {client, server}
-            back = threading.Thread(target=self._pass_on, args=(server, client))
-            back.start()
             self._pass_on(client, server)
-            back.join()
 
-    @staticmethod
-    def _pass_on(source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+    def _pass_on(self, client, server):
+        """Both ways, until one of them ends. In one thread: an SSLSocket is not for two."""
+        others = {client: server, server: client}
+        while not self.stopping.is_set():
+            waiting = self.context is not None and client.pending()
+            readable = [client] if waiting else select.select([client, server], [], [], 0.05)[0]
+            for source in readable:
+                data = source.recv(65536)
+                if not data:
+                    return
+                others[source].sendall(data)

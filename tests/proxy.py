@@ -37,10 +37,12 @@ class Proxy:
 
     `port` is where it listens. `starts` has the first bytes that each client has sent. `trips`
     counts how often a client has sent something after an answer; `passed` the bytes that clients
-    were sent. What may be set at any time, for all connections:
+    were sent, `taken` those that the server was sent. What may be set at any time, for all
+    connections:
 
     held: what clients send is not passed on.
     muted: what the server sends is not passed on; with `held`, the link is frozen.
+    shut: new connections are taken, and not passed on.
     lag: seconds by which all that is sent comes late, in each direction.
     rate: bytes a second, at most, that clients are sent; None for no limit.
     """
@@ -56,9 +58,10 @@ class Proxy:
         self.answered = True
         self.held = False
         self.muted = False
+        self.shut = False
         self.lag = 0.0
         self.rate = None
-        self.passed = 0
+        self.passed = self.taken = 0
         self.cut = None
         self.stopping = threading.Event()
         self.links = set()
@@ -100,6 +103,8 @@ class Proxy:
             client.settimeout(None)
             link = Link(client, server)
             self.links.add(link)
+            if self.stopping.is_set():  # stop() may not have seen it
+                link.end()
             with contextlib.suppress(OSError):
                 start = client.recv(65536)
                 self.starts.append(start)
@@ -107,6 +112,8 @@ class Proxy:
                     self.stopping.wait()
                     return
                 time.sleep(self.delay)
+                while self.shut and not self.stopping.is_set():
+                    time.sleep(0.01)
                 server.connect(("127.0.0.1", self.server_port))
                 if not self.half_close and has_ended(client):
                     return
@@ -133,6 +140,7 @@ class Proxy:
                     break
                 if to_server:
                     target.sendall(data)
+                    self.taken += len(data)
                 else:
                     self._answer(link, data)
         if link.ended:

@@ -44,6 +44,21 @@ def shut_down(loop):
         loop.close()
 
 
+# A query that swallows cancel requests as long as somebody else has the advisory lock of a number.
+STUBBORN_WHILE_LOCKED = """
+    CREATE OR REPLACE FUNCTION stubborn_while_locked(number int) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        LOOP
+            BEGIN
+                PERFORM pg_advisory_xact_lock(number);
+                RETURN;
+            EXCEPTION WHEN query_canceled THEN NULL;
+            END;
+        END LOOP;
+    END $$
+"""
+
+
 # A query that swallows cancel requests until its time is over.
 STUBBORN = """
     CREATE OR REPLACE FUNCTION stubborn(seconds float) RETURNS void LANGUAGE plpgsql AS $$
@@ -64,7 +79,7 @@ def shown(value):
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-async def until(condition, seconds=5.0):
+async def until(condition, seconds=10.0):
     """Wait until condition() is true and return its value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -215,6 +230,15 @@ def asleep(conn, mark):
     sql = (
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE wait_event = 'PgSleep' AND query LIKE %s AND pid <> pg_backend_pid()"
+    )
+    return scalar(conn, sql, (f"%{mark}%",))
+
+
+def blocked(conn, mark):
+    """How many statements with this text in them wait for a lock."""
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND query LIKE %s AND pid <> pg_backend_pid()"
     )
     return scalar(conn, sql, (f"%{mark}%",))
 

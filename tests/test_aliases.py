@@ -16,7 +16,7 @@ MODULES = ["aiopg", *(m.name for m in pkgutil.walk_packages(aiopg.__path__, "aio
 
 def run(code, *options, **kwargs):
     done = subprocess.run(
-        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=30, **kwargs
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=50, **kwargs
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout

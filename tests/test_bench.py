@@ -32,6 +32,14 @@ def test_json_holds_every_turn(capsys, tmp_path):
             assert min(*figures["cpu_us"], *figures["rate"]) > 0
 
 
+@pytest.mark.parametrize("option", ["--json", "--chart"])
+@pytest.mark.parametrize("name", ["none/figures.svg", "."])
+def test_where_no_file_can_be_written(capsys, tmp_path, option, name):
+    with pytest.raises(SystemExit):
+        commands.main([*QUICK, option, str(tmp_path / name)])
+    assert f"argument {option}: no file can be written there" in capsys.readouterr().err
+
+
 def test_the_command_in_it_measures_the_same_again(tmp_path, dsn, monkeypatch):
     monkeypatch.delenv("AIOPGX_DSN")
     path = tmp_path / "figures.json"

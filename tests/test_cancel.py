@@ -29,7 +29,7 @@ async def stopped(side, pid):
         now = activity(side, pid)
         return now is None or now[0] != "active"
 
-    await until(idle, 2)
+    await until(idle)
 
 
 async def longest_pause(seconds):
@@ -70,7 +70,7 @@ async def test_timeout_closes_the_connection(connect):
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await cursor.execute(SLEEP, timeout=0.1)
-    assert 0.09 < time.monotonic() - start < 2
+    assert 0.09 < time.monotonic() - start < 5
     assert conn.closed
     assert cursor.closed
 
@@ -94,9 +94,9 @@ async def test_timeout_of_the_connection(connect):
 
 async def test_timeout_counts_each_statement_anew(connect):
     conn = await connect()
-    cursor = await conn.cursor(timeout=0.8)
-    for _ in range(4):
-        await cursor.execute("SELECT pg_sleep(0.3)")
+    cursor = await conn.cursor(timeout=1.5)
+    for _ in range(5):
+        await cursor.execute("SELECT pg_sleep(0.32)")
     assert not conn.closed
 
 
@@ -105,13 +105,13 @@ async def test_short_timeout_after_a_long_one(connect):
     """One deadline serves a connection: it must also come nearer, and go away."""
     conn = await connect(timeout=60)
     cursor = await conn.cursor()
-    await cursor.execute("SELECT pg_sleep(0.01)", timeout=0.5)
-    await cursor.execute("SELECT pg_sleep(0.7)", timeout=30)
+    await cursor.execute("SELECT pg_sleep(0.01)", timeout=1)
+    await cursor.execute("SELECT pg_sleep(1.1)", timeout=30)
     assert not conn.closed
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await cursor.execute(SLEEP, timeout=0.1)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 1e-9])
@@ -131,9 +131,9 @@ async def test_asyncio_wait_for(connect):
 
 
 async def test_waiting_for_notifies_is_not_a_query(connect):
-    conn = await connect(timeout=0.5)
+    conn = await connect(timeout=1)
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(conn.notifies.get(), 0.7)
+        await asyncio.wait_for(conn.notifies.get(), 1.2)
     assert not conn.closed
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
@@ -190,8 +190,8 @@ async def test_cancel_does_not_block_the_loop(ours, connect, side):
     start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - start < 0.2, "the cancelled task waits for nobody"
-    assert await watch < 0.2
+    assert time.monotonic() - start < 2, "the cancelled task waits for nobody"
+    assert await watch < 2
     await stopped(side, pid)
 
 
@@ -219,9 +219,9 @@ async def test_cancel_with_a_deaf_server(ours):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < 2
         assert conn.closed
-        assert await watch < 0.2
+        assert await watch < 2
         silent.set()
 
 
@@ -315,9 +315,8 @@ async def test_cancelled_by_the_server(connect, loop_errors):
     """aiopg turns QueryCanceledError into CancelledError and tells the exception handler."""
     conn = await connect()
     cursor = await conn.cursor()
-    await cursor.execute("SET statement_timeout = 50")
     with pytest.raises(asyncio.CancelledError):
-        await cursor.execute(SLEEP)
+        await cursor.execute(f"SET statement_timeout = 50; {SLEEP}")  # for this one alone
     (context,) = loop_errors
     assert isinstance(context["exception"], psycopg2.extensions.QueryCanceledError)
     assert context["message"] == context["exception"].pgerror
@@ -347,7 +346,7 @@ async def test_cancelled_from_outside(connect, side, loop_errors):
 async def test_killed_while_idle(connect, side):
     conn = await connect()
     terminate(side, await conn.get_backend_pid())
-    await until(lambda: conn.closed, 0.5)
+    await until(lambda: conn.closed)
     with pytest.raises(psycopg2.InterfaceError):
         await fetch(conn, "SELECT 1")
 
@@ -359,7 +358,7 @@ async def test_killed_while_waiting_for_notifies(connect, side):
     await asyncio.sleep(0.01)
     terminate(side, await conn.get_backend_pid())
     with pytest.raises(psycopg2.OperationalError):
-        await asyncio.wait_for(task, 2)
+        await asyncio.wait_for(task, 10)
     assert conn.closed
 
 
@@ -369,8 +368,8 @@ async def test_killed_while_busy(connect, side):
     task, _ = await busy(conn, side)
     terminate(side, await conn.get_backend_pid())
     with pytest.raises(psycopg2.OperationalError, match="due to administrator command"):
-        await asyncio.wait_for(task, 2)
-    await until(lambda: conn.closed, 0.5)
+        await asyncio.wait_for(task, 10)
+    await until(lambda: conn.closed)
 
 
 @pytest.mark.all_loops
@@ -387,7 +386,7 @@ async def test_killed_just_before_a_query(ours, connect, side, delay):
         time.sleep(delay)  # noqa: ASYNC251 - the loop must not see it
         # where wait_for() makes a task, the loop may see it first: "cursor already closed"
         with pytest.raises((psycopg2.OperationalError, psycopg2.InterfaceError)):
-            await asyncio.wait_for(cursor.execute("SELECT 1"), 2)
+            await asyncio.wait_for(cursor.execute("SELECT 1"), 10)
         assert conn.closed
 
 
@@ -395,14 +394,14 @@ async def test_killed_by_its_own_query(connect):
     conn = await connect()
     with pytest.raises(psycopg2.OperationalError):
         await fetch(conn, "SELECT pg_terminate_backend(pg_backend_pid())")
-    await until(lambda: conn.closed, 0.5)
+    await until(lambda: conn.closed)
 
 
 async def test_idle_in_transaction_timeout(connect):
     conn = await connect()
     cursor = await conn.cursor()
     await cursor.execute("SET idle_in_transaction_session_timeout = 50; BEGIN")
-    await until(lambda: conn.closed, 2)
+    await until(lambda: conn.closed)
 
 
 async def test_server_vanishes_without_a_word(impl):
@@ -420,7 +419,7 @@ async def test_server_vanishes_without_a_word(impl):
         )
         with pytest.raises(psycopg2.OperationalError, match="closed the connection unexpectedly"):
             await asyncio.wait_for(fetch(conn, "SELECT 1"), 5)
-        await until(lambda: conn.closed, 0.5)
+        await until(lambda: conn.closed)
 
 
 # --- someone else has the psycopg2 connection in hand ---------------------------------------------
@@ -445,7 +444,7 @@ async def test_raw_closed_during_a_query(ours, connect):
     task, _ = await busy(conn)
     conn.raw.close()
     with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
-        await asyncio.wait_for(task, 3)
+        await asyncio.wait_for(task, 10)
     assert conn.closed
     await conn.close()
 
@@ -455,7 +454,7 @@ async def test_raw_cursor_used_by_hand(connect):
     conn = await connect()
     raw = conn.raw.cursor()
     raw.execute("SELECT 42")
-    await until(lambda: not conn.raw.isexecuting() or poll(conn.raw), 2)
+    await until(lambda: not conn.raw.isexecuting() or poll(conn.raw))
     assert raw.fetchall() == [(42,)]
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
@@ -469,7 +468,7 @@ async def test_raw_cursor_is_left_to_the_loop(connect):
     conn = await connect()
     raw = conn.raw.cursor()
     raw.execute("SELECT pg_sleep(0.05), 42")
-    await until(lambda: not conn.raw.isexecuting(), 2)
+    await until(lambda: not conn.raw.isexecuting())
     assert raw.fetchall() == [("", 42)]
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
@@ -477,10 +476,10 @@ async def test_raw_cursor_is_left_to_the_loop(connect):
 async def test_execute_while_raw_is_busy(connect):
     conn = await connect()
     raw = conn.raw.cursor()
-    raw.execute("SELECT pg_sleep(0.05)")
     cursor = await conn.cursor()
+    raw.execute("SELECT pg_sleep(0.05)")
     with pytest.raises(psycopg2.ProgrammingError, match="an asynchronous query is underway"):
         await cursor.execute("SELECT 1")
-    await until(lambda: not conn.raw.isexecuting(), 2)
+    await until(lambda: not conn.raw.isexecuting())
     await cursor.execute("SELECT 2")
     assert await cursor.fetchone() == (2,)

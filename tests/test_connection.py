@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import os
-import socket
 import time
 import uuid
+from fractions import Fraction
 from inspect import isawaitable
 
 import psycopg2
@@ -20,12 +20,6 @@ CLOSED = "connection already closed"
 @pytest.fixture
 def params(dsn):
     return psycopg2.extensions.parse_dsn(dsn)
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 # --- connect: its forms ---------------------------------------------------------------------------
@@ -233,9 +227,9 @@ async def test_server_speaks_nonsense(impl):
 
 
 @pytest.mark.all_loops
-async def test_nobody_listens(impl):
+async def test_nobody_listens(impl, refused):
     with pytest.raises(psycopg2.OperationalError, match="refused"):
-        await impl.connect(host="127.0.0.1", port=free_port(), user="me")
+        await impl.connect(host="127.0.0.1", port=refused, user="me")
 
 
 async def test_no_such_socket(impl, tmp_path):
@@ -260,9 +254,10 @@ async def test_timeout(impl):
 
 @pytest.mark.all_loops
 async def test_cancelled(impl):
-    gone = asyncio.Event()
+    come, gone = asyncio.Event(), asyncio.Event()
 
     async def serve(reader, writer):
+        come.set()
         await reader.read()
         gone.set()
 
@@ -271,20 +266,19 @@ async def test_cancelled(impl):
 
     async with listener(serve) as port:
         task = asyncio.create_task(connect(port))
-        await asyncio.sleep(0.05)
+        await come.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 2)
+        await asyncio.wait_for(gone.wait(), 10)
 
 
 @pytest.mark.all_loops
-async def test_first_host_is_dead(ours, params):
+async def test_first_host_is_dead(ours, params, refused):
     host = params.pop("host")
     port = params.pop("port")
-    dead = free_port()
     async with ours.connect(
-        host=f"127.0.0.1,{host}", port=f"{dead},{port}", timeout=5, **params
+        host=f"127.0.0.1,{host}", port=f"{refused},{port}", timeout=5, **params
     ) as conn:
         assert await fetch(conn, "SELECT 1") == [(1,)]
         assert conn.raw.info.host == host
@@ -315,13 +309,13 @@ async def test_localhost(ours, params):
         assert await fetch(conn, "SELECT 1") == [(1,)]
 
 
-async def test_failed_connects_leave_no_descriptor(ours):
+async def test_failed_connects_leave_no_descriptor(ours, refused):
     """On uvloop aiopg fails with "the handler is closed"."""
 
     async def fail(times):
         for _ in range(times):
             with pytest.raises(psycopg2.OperationalError):
-                await ours.connect(host="127.0.0.1", port=free_port(), user="me")
+                await ours.connect(host="127.0.0.1", port=refused, user="me")
         return len(os.listdir("/dev/fd"))
 
     assert await fail(1) == await fail(5)
@@ -470,6 +464,21 @@ async def test_autocommit_assigned(connect):
     with pytest.raises(psycopg2.ProgrammingError) as info:
         conn.autocommit = False
     assert str(info.value) == "set_session cannot be used in asynchronous mode"
+
+
+async def test_timeouts_that_are_numbers(impl, dsn):
+    async with impl.connect(dsn, timeout=Fraction(10)) as conn:
+        assert await fetch(conn, "SELECT 1") == [(1,)]
+    for none_left in (0, -1):
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await impl.connect(dsn, timeout=none_left)
+        assert str(caught.value) in ("", "the server has not connected within 0 s")
+
+
+async def test_timeouts_that_are_none(impl, dsn):
+    with pytest.raises(TypeError) as caught:
+        await impl.connect(dsn, timeout="1")
+    assert impl.__name__ == "aiopg" or "timeout must be a number" in str(caught.value)
 
 
 async def test_timeout_and_echo_given(connect):

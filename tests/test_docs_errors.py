@@ -372,8 +372,8 @@ async def savepoint_in_savepoint(make):
 
 @produces("no connection within … s: … in use")
 async def exhausted(make):
-    pool = await make.pool(minsize=1, maxsize=1, timeout=0.2)
-    async with pool.acquire(), pool.acquire():
+    pool = await make.pool(minsize=1, maxsize=1)
+    async with pool.acquire(), pool.acquire(timeout=0.2):
         pass
 
 

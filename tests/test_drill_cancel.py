@@ -275,7 +275,7 @@ async def test_wave(ours, dsn, side, ask):
             await asyncio.sleep(0)
             for task in holders:
                 task.cancel()
-            served = await asyncio.wait_for(asyncio.gather(*waiters), 10)
+            served = await asyncio.wait_for(asyncio.gather(*waiters), 20)
             assert served == [[(n,)] for n in range(5 * size)]
             await asyncio.wait(holders)
             assert all(task.cancelled() for task in holders)
@@ -326,7 +326,7 @@ async def test_storm(ours, dsn, side):
         assert sum(outcomes.values()) == count
 
 
-@pytest.mark.skipif("sys.version_info < (3, 12)")
+@pytest.mark.skipif("sys.version_info < (3, 12)", reason="Python 3.12 has eager tasks")
 @pytest.mark.parametrize("loop_kind", ["asyncio"])  # uvloop can't take the factory on 3.13
 async def test_eager_tasks(ours, dsn, side):
     """Tasks that start to run where they are made, and are cancelled by the one who made them."""

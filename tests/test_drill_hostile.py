@@ -266,7 +266,7 @@ def damaged(data, instants):
 async def test_damaged_stream(ours, dsn, road):
     async def damage(seed):
         instants = random.Random(f"{road} {seed}")
-        wanted = instants.randrange(4)
+        wanted = instants.randrange(2)
         pieces = itertools.count()
         async with misled(ours, dsn, 0.3) as (middle, pool, conn):
             middle.spoil = lambda data: damaged(data, instants) if next(pieces) == wanted else data

@@ -53,7 +53,7 @@ async def end_of(way, kind, looked_at, dsns, stopped):
         await until(lambda: said.done() or count() == len(dsns), 20)
         if way == "Ctrl-C":
             process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 4)
+        await asyncio.wait_for(process.wait(), 20)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -63,7 +63,7 @@ async def end_of(way, kind, looked_at, dsns, stopped):
     else:
         assert (errors, process.returncode) == ("", 0)
     if stopped:
-        await until(lambda: count() == 0, 2)
+        await until(lambda: count() == 0)
 
 
 def unix_socket(dsn, side):

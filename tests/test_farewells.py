@@ -19,7 +19,7 @@ SLEEP = "SELECT pg_sleep(30)"
 def test_end_of_a_forked_child(ours, dsn, how, kind):
     """Both have the same epoll, out of which a loop that ends takes its sockets."""
     command = [sys.executable, str(PROGRAM), how, kind, dsn]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert (done.stdout.splitlines()[-1:], done.stderr) == (["the parent is unharmed"], "")
 
 

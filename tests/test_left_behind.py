@@ -39,7 +39,7 @@ def test_loop_closed_with_a_query_in_flight(ours, dsn, side, kind):
         conn = await ours.connect(dsn)
         pid = await conn.get_backend_pid()
         cursor = await conn.cursor()
-        task = asyncio.create_task(cursor.execute("SELECT pg_sleep(9)"))
+        task = asyncio.create_task(cursor.execute("SELECT pg_sleep(30)"))
         await asyncio.sleep(0.05)
         task._log_destroy_pending = False
         return weakref.ref(conn), pid
@@ -82,7 +82,7 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
         readable = asyncio.Event()
         loop.add_reader(mine, readable.set)
         other.send(b"x")
-        await asyncio.wait_for(readable.wait(), 2)
+        await asyncio.wait_for(readable.wait(), 10)
         loop.remove_reader(mine)
 
 
@@ -108,14 +108,14 @@ async def test_cancel_request_on_the_socket_of_a_raw_closed_connection(ours, con
     with lowest_free_descriptor(dead.raw.fileno()):
         dead.raw.close()
         with pytest.raises(asyncio.TimeoutError):
-            await cursor.execute("SELECT pg_sleep(20)", timeout=0.05)
-        await until(lambda: activity(side, pid) is None, 3)
+            await cursor.execute("SELECT pg_sleep(30)", timeout=0.05)
+        await until(lambda: activity(side, pid) is None)
 
 
 async def test_awaited_twice(impl, connect):
     conn = await connect()
     with pytest.raises((RuntimeError, TypeError)):
-        await asyncio.wait_for(conn, 3)
+        await asyncio.wait_for(conn, 10)
 
 
 async def test_awaited_twice_does_no_harm(ours, connect):
@@ -142,13 +142,14 @@ async def test_end_of_the_connection_right_behind_a_notice(impl, connect):
     """Both are read at once: who waits for notifications is told of the end."""
     conn = await connect()
     cursor = await conn.cursor()
-    await cursor.execute("SET idle_session_timeout = 20")
     waiting = asyncio.create_task(conn.notifies.get())
     asyncio.get_running_loop().call_soon(time.sleep, 0.2)
     with contextlib.suppress(psycopg2.OperationalError):
-        await cursor.execute("DO $$ BEGIN RAISE NOTICE 'last'; END $$")
+        await cursor.execute(
+            "SET idle_session_timeout = 20; DO $$ BEGIN RAISE NOTICE 'last'; END $$"
+        )
     with pytest.raises(psycopg2.OperationalError):
-        await asyncio.wait_for(waiting, 3)
+        await asyncio.wait_for(waiting, 10)
     assert conn.closed
 
 

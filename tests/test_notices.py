@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 from conftest import command
 from roads import Roads
-from support import fetch, until
+from support import asleep, fetch, scalar, until
 
 LEVELS = ["DEBUG", "LOG", "INFO", "NOTICE", "WARNING"]
 THRESHOLDS = [*(f"debug{n}" for n in range(5, 0, -1)), "log", "notice", "warning", "error"]
@@ -304,7 +304,7 @@ async def test_of_a_running_statement(ours, connect):
     conn = await connect()
     running = asyncio.create_task(fetch(conn, RUNNING))
     try:
-        await until(lambda: conn.notices == ["NOTICE:  first\n"], 2)
+        await until(lambda: conn.notices == ["NOTICE:  first\n"])
         assert not running.done()
     finally:
         running.cancel()
@@ -331,12 +331,13 @@ async def test_of_a_statement_that_was_stopped(ours, connect, how):
     assert conn.notices == ["NOTICE:  first\n"]
 
 
-async def test_of_a_statement_cancelled_by_the_server(connect, loop_errors):
+async def test_of_a_statement_cancelled_by_the_server(connect, side, loop_errors):
     conn = await connect()
-    cursor = await conn.cursor()
-    await cursor.execute("SET statement_timeout = 100")
+    running = asyncio.create_task(fetch(conn, RUNNING))
+    await until(lambda: asleep(side, "RAISE NOTICE 'first'"))
+    scalar(side, "SELECT pg_cancel_backend(%s)", (conn.raw.get_backend_pid(),))
     with pytest.raises(asyncio.CancelledError):
-        await cursor.execute(RUNNING)
+        await running
     loop_errors.clear()
     assert conn.notices == ["NOTICE:  first\n"]
     assert await fetch(conn, "SELECT 1") == [(1,)]

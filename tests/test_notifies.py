@@ -183,7 +183,7 @@ async def test_close_ends_the_waiting(listening):
     await asyncio.sleep(0.01)
     conn.close()
     with pytest.raises(psycopg2.OperationalError, match="Connection closed"):
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 10)
 
 
 async def test_what_came_before_the_close_can_be_read(listening, side):
@@ -204,7 +204,7 @@ async def test_close_the_queue(listening, side):
     await asyncio.sleep(0.01)
     conn.notifies.close(exception=KeyError("enough"))
     with pytest.raises(KeyError, match="enough"):
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 10)
     assert not conn.closed
     assert await fetch(conn, "SELECT 1") == [(1,)]
 

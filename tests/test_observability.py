@@ -109,12 +109,12 @@ async def test_spans(ours, pool):
 @needs_opentelemetry
 async def test_metrics(ours, pool):
     telemetry = Telemetry(query_text=False)
-    made = await pool(minsize=2, maxsize=2, timeout=0.05, tracer=telemetry.tracer)
+    made = await pool(minsize=2, maxsize=2, tracer=telemetry.tracer)
     async with made.acquire() as conn:
         await conn.execute("SELECT 1")
         async with made.acquire():
             with pytest.raises(asyncio.TimeoutError):
-                await made.acquire()
+                await made.acquire(timeout=0.05)
         metrics = telemetry.metrics()
     assert set(metrics) == {
         "db.client.operation.duration",
@@ -154,7 +154,7 @@ async def test_prometheus(ours, pool):
     registry = CollectorRegistry()
     metrics = module["Metrics"](registry)
     tracer = module["PrometheusTracer"]("mine", metrics)
-    made = await pool(minsize=2, maxsize=2, timeout=0.05, tracer=tracer)
+    made = await pool(minsize=2, maxsize=2, tracer=tracer)
     module["PrometheusTracer"]("another", metrics)
 
     def value(name, **labels):
@@ -166,7 +166,7 @@ async def test_prometheus(ours, pool):
             await cur.execute("SELECT 1/0")
         async with made.acquire():
             with pytest.raises(asyncio.TimeoutError):
-                await made.acquire()
+                await made.acquire(timeout=0.05)
         assert value("db_pool_connections", state="idle") == 1
         assert value("db_pool_connections", state="used") == 1
     assert value("db_query_seconds_count", command="SELECT", error="") == 1

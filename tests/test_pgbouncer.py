@@ -114,7 +114,7 @@ async def test_listen(ours, pair, mode, arrives):
         await fetch(other, "SELECT pg_notify('news', '')")
     await fetch(conn, "SELECT 1")
     if arrives:
-        assert (await asyncio.wait_for(conn.notifies.get(), 2)).channel == "news"
+        assert (await asyncio.wait_for(conn.notifies.get(), 10)).channel == "news"
     else:
         assert conn.notifies.empty()
 

@@ -7,7 +7,7 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql
 from roads import unknown
-from support import fetch, running, until
+from support import blocked, fetch, running, until
 
 from aiopgx import _libpq
 
@@ -135,6 +135,51 @@ async def test_cursor_classes(conn, factory):
         row = await cur.fetchone()
         assert list(row.values() if isinstance(row, dict) else row) == [2, 3]
         assert await plain.fetchone() == (4,)
+
+
+FOREIGN = unknown(psycopg2.extensions.cursor)
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_cursor_that_is_closed_before_its_turn(conn, factory):
+    """Its statements are executed all the same; nobody sees their rows."""
+    conn = await conn()
+    async with conn.pipeline(), conn.cursor(cursor_factory=factory) as cur:
+        await cur.execute("SELECT 1; SELECT 2")
+        await cur.execute(INSERT, (1,))
+        await cur.execute(INSERT, (2,))
+    assert cur.closed
+    assert await stored(conn) == [1, 2]
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        async with conn.pipeline(), conn.cursor(cursor_factory=factory) as cur:
+            await cur.execute(INSERT, (3,))
+            await cur.execute(INSERT, (1,))
+    assert await stored(conn) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_cursor_that_is_closed_executes_nothing_more(conn, factory):
+    conn = await conn()
+    async with conn.pipeline():
+        cur = await conn.cursor(cursor_factory=factory)
+        await cur.execute(INSERT, (1,))
+        cur.close()
+        with pytest.raises(psycopg2.InterfaceError, match="cursor already closed"):
+            await cur.execute(INSERT, (2,))
+    assert await stored(conn) == [1]
+
+
+@pytest.mark.parametrize("factory", [None, FOREIGN])
+async def test_parameters_are_those_of_the_call(conn, factory):
+    """What the program does with its list or dict afterwards changes nothing."""
+    conn = await conn()
+    cur = await conn.cursor(cursor_factory=factory)
+    by_position, by_name = [1], {"i": 2}
+    async with conn.pipeline():
+        await cur.execute(INSERT, by_position)
+        await cur.execute("INSERT INTO piped VALUES (%(i)s)", by_name)
+        by_position[0] = by_name["i"] = 3
+    assert await stored(conn) == [1, 2]
 
 
 async def test_what_goes_alone_keeps_its_place(conn):
@@ -379,7 +424,7 @@ async def test_cancelled(conn, side):
     await until(lambda: not running(side, "pipe_cancelled"))
 
 
-async def test_one_of_several_tasks_is_cancelled(conn, side):
+async def test_one_of_several_tasks_is_cancelled(conn, side, gate):
     """What waits behind another statement, and was not sent, is dropped; else all are told."""
     conn = await conn()
     cursors = [await conn.cursor() for _ in range(3)]
@@ -390,14 +435,16 @@ async def test_one_of_several_tasks_is_cancelled(conn, side):
 
     async with conn.pipeline():
         tasks = [
-            asyncio.ensure_future(one(cursors[0], "SELECT 1; SELECT pg_sleep(0.2)::text")),
+            asyncio.ensure_future(one(cursors[0], "SELECT 1; SELECT count(*) FROM gate")),
             asyncio.ensure_future(one(cursors[1], "SELECT 2; SELECT 3")),
             asyncio.ensure_future(one(cursors[2], "SELECT 4; SELECT 5")),
         ]
-        await asyncio.sleep(0.05)
+        await until(lambda: blocked(side, "FROM gate"))
         tasks[1].cancel()
+        await asyncio.sleep(0)
+        gate.commit()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    if outcomes[0] == ("",):  # psycopg2's road has no cursor to wait with
+    if outcomes[0] == (0,):  # psycopg2's road has no cursor to wait with
         assert outcomes[2] == (5,)
         assert not conn.closed
     assert type(outcomes[1]) is asyncio.CancelledError

@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 from proxy import Proxy
 from psycopg2.extensions import make_dsn, parse_dsn
-from support import fetch
+from support import blocked, fetch, until
 
 from aiopgx import _libpq
 
@@ -22,6 +22,7 @@ def trips(dsn):
         before, seen[0] = seen[0], made.trips
         return made.trips - before
 
+    since.proxy = made
     since.dsn = make_dsn(dsn, host="127.0.0.1", port=made.listener.getsockname()[1])
     yield since
     made.stop()
@@ -78,15 +79,17 @@ async def test_a_transaction(conn, trips):
     assert await fetch(conn, "SELECT count(*) FROM piped") == [(100,)]
 
 
-async def test_one_that_comes_later(conn, trips):
+async def test_one_that_comes_later(conn, trips, side, gate):
     """It goes out behind one that is in flight."""
     conn = await conn()
     cur, other = await conn.cursor(), await conn.cursor()
     async with conn.pipeline():
-        await cur.execute("SELECT pg_sleep(0.2)::text")
-        await asyncio.sleep(0.05)
+        await cur.execute("SELECT count(*) FROM gate")
+        await until(lambda: blocked(side, "FROM gate"))
+        before = trips.proxy.taken
         await other.execute("SELECT 1")
-        await asyncio.sleep(0.05)
+        await until(lambda: trips.proxy.taken > before)
+        gate.commit()
         assert await other.fetchone() == (1,)
     assert trips() == 1
 
@@ -156,11 +159,11 @@ async def test_what_is_queued_is_bounded(conn):
         assert time.monotonic() - start > 0.05
 
 
-async def test_a_timeout_is_that_of_its_statement(conn):
+async def test_a_timeout_is_that_of_its_statement(conn, gate):
     conn = await conn()
     cur, other = await conn.cursor(), await conn.cursor()
     async with conn.pipeline():
-        await cur.execute("SELECT pg_sleep(0.3)", timeout=5)
+        await cur.execute("SELECT count(*) FROM gate", timeout=30)
         await other.execute("SELECT 1", timeout=0.1)
         with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s"):
             await other.fetchone()

@@ -16,7 +16,7 @@ import aiopgx
 
 # What `create_pool()` takes besides aiopg's arguments, by keyword.
 NEW = ["name", "check", "reset", "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout"]
-NEW += ["max_buffer", "guard", "max_in_flight"]
+NEW += ["max_buffer", "guard", "max_in_flight", "row_factory"]
 
 AFTER_CLOSING = "Cannot acquire connection after closing pool"
 
@@ -620,7 +620,7 @@ async def test_other_event_loop(ours, pool):
     async def use():
         for function in (made.acquire, made.clear, lambda: made.release(conn)):
             try:
-                await asyncio.wait_for(function(), 1)
+                await asyncio.wait_for(function(), 10)
             except RuntimeError as error:
                 seen.append(str(error))
 

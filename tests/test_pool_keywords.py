@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 import weakref
@@ -15,11 +16,9 @@ from support import fetch, listener, scalar, shut_down, until
 from aiopgx import TooManyRequests, check_connection, discard_all
 from aiopgx.pool_upkeep import Pauses
 
-SETTLED = 5
-
 
 async def settled(made, size):
-    await until(lambda: made.size == made.freesize == size, SETTLED)
+    await until(lambda: made.size == made.freesize == size)
 
 
 # --- acquire(timeout=), max_waiting=, name= -------------------------------------------------------
@@ -89,6 +88,11 @@ async def test_name(ours, pool):
         ({"reset": "DISCARD ALL"}, TypeError),
         ({"max_buffer": -1}, ValueError),
         ({"max_buffer": 1.5}, TypeError),
+        ({"minsize": 1.5}, TypeError),
+        ({"maxsize": "3"}, TypeError),
+        ({"timeout": "1"}, TypeError),
+        ({"pool_recycle": None}, TypeError),
+        ({"on_connect": "SELECT 1"}, TypeError),
     ],
 )
 async def test_arguments_that_make_no_sense(ours, dsn, kwargs, error):
@@ -115,6 +119,20 @@ async def test_a_connection_that_fails_its_check_is_replaced(ours, pool, caplog)
     await settled(made, 2)
     assert "LookupError" in caplog.text
     assert made.get_stats()["requests_num"] == 1
+
+
+async def test_a_check_that_closes_the_connection(ours, pool):
+    async def check(conn):
+        if not seen:
+            conn.close()
+        seen.append(conn)
+
+    seen = []
+    made = await pool(minsize=2, maxsize=2, check=check)
+    async with made.acquire() as conn:
+        assert conn is seen[1] and not conn.closed
+        assert seen[0].closed
+    await settled(made, 2)
 
 
 async def test_check_connection(ours, pool, side):
@@ -254,9 +272,19 @@ async def fails_on_the_server(conn):
     await fetch(conn, "SELECT 1/0")
 
 
+def is_no_coroutine_function(conn):
+    pass
+
+
+def raises_at_the_call(conn):
+    raise Fault
+
+
 @pytest.mark.parametrize(
-    "reset", [raises, cancels, leaves_a_transaction, closes, fails_on_the_server]
-)
+    "reset",
+    [raises, cancels, leaves_a_transaction, closes, fails_on_the_server,
+     is_no_coroutine_function, raises_at_the_call],
+)  # fmt: skip
 async def test_a_reset_that_fails_closes_the_connection(ours, pool, reset, caplog):
     made = await pool(minsize=1, maxsize=1, reset=reset, name="orders")
     conn = await made.acquire()
@@ -284,10 +312,11 @@ async def test_a_reset_that_hangs(ours, pool, stubborn):
     made = await pool(minsize=1, maxsize=1, reset=reset)
     made._timeout = 0.1
     conn = await made.acquire()
-    task = asyncio.ensure_future(made.acquire(timeout=5))
-    await made.release(conn)
+    task = asyncio.ensure_future(made.acquire(timeout=20))
+    released = made.release(conn)
+    made._timeout = 20  # from now on, for connects
+    await released
     assert conn.closed
-    made._timeout = 5
     other = await task
     over.set()
     await made.release(other)
@@ -309,10 +338,10 @@ async def test_the_end_while_a_reset_runs(ours, pool):
 
 
 async def test_max_lifetime(ours, pool):
-    made = await pool(minsize=2, maxsize=2, max_lifetime=0.3)
+    made = await pool(minsize=2, maxsize=2, max_lifetime=0.8)
     first = list(made._free)
     assert len({conn._expires_at for conn in first}) == 2, "not all at once"
-    assert all(conn._expires_at - made._loop.time() <= 0.3 for conn in first)
+    assert all(conn._expires_at - made._loop.time() <= 0.8 for conn in first)
     await until(lambda: all(conn.closed for conn in first))
     await settled(made, 2)
 
@@ -336,10 +365,10 @@ async def test_max_idle(ours, pool):
             await asyncio.sleep(0.01)
             made.release(conn)
 
-    end = time.monotonic() + 0.7
-    while time.monotonic() < end:  # first in, first out: all are used in turn, two are needed
+    end = time.monotonic() + 10
+    while made.size > 2:  # first in, first out: all are used in turn, two are needed
+        assert time.monotonic() < end
         await in_turn(2)
-    assert made.size == 2
     await settled(made, 1)
 
 
@@ -419,7 +448,7 @@ async def test_the_pool_is_back_with_the_server(ours, dsn, pool, caplog):
     assert not any(task.done() for task in tasks)
     made._dsn = good
     for task in tasks:
-        made.release(await asyncio.wait_for(task, 3))
+        made.release(await asyncio.wait_for(task, 10))
     await settled(made, 4)
     assert "connects again" in caplog.text
 
@@ -429,10 +458,10 @@ async def test_giving_up(ours, pool, dsn, caplog):
     start = time.monotonic()
     tasks = [asyncio.ensure_future(made.acquire()) for _ in range(3)]
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert 0.3 <= time.monotonic() - start < 3
+    assert 0.3 <= time.monotonic() - start < 10
     for error in results:
         assert isinstance(error, psycopg2.OperationalError)
-        assert str(error).startswith("no connect within 0.") and "nowhere" in str(error)
+        assert re.match(r"no connect within \d+\.\d s: .*nowhere", str(error))
     assert len({id(error) for error in results}) == 3
     await until(lambda: made.size == 0)
     assert "gives up" in caplog.text

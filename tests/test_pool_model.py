@@ -13,43 +13,16 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
-from support import LONG, new_loop, scalar, shut_down, side_connection, until
+from hypothesis.stateful import initialize, invariant, rule
+from machines import INDEX, WAIT, Machine, drive
+from support import LONG, scalar, side_connection, until
 
 import aiopgx
 
-WAIT = 5  # seconds in which everything must have come to rest
 
-
-# Which of those that there are. When something ends depends on the server, so that what can be done
-# next is no part of the plan: where there is nothing, nothing is done.
-INDEX = st.integers(0, 11)
-
-
-class PoolMachine(RuleBasedStateMachine):
-    dsn: str  # of the subclass that a test makes
-
-    def __init__(self):
-        super().__init__()
-        self.errors = []
-        self.loop = new_loop("asyncio")
-        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.side = psycopg2.connect(self.dsn)
-        self.side.autocommit = True
-        self.held = []
-        self.waiting = []
-        self.pool = None
-
-    def run(self, coro):
-        return self.loop.run_until_complete(coro)
+class PoolMachine(Machine):
+    patience = 2 * WAIT
 
     @initialize(
         minsize=st.integers(0, 2),
@@ -81,27 +54,11 @@ class PoolMachine(RuleBasedStateMachine):
     # What may happen
 
     @rule()
-    def acquire(self):
-        async def start():
-            self.waiting.append(asyncio.ensure_future(self.pool.acquire()))
-            await asyncio.sleep(0)
-
-        self.run(start())
-
-    @rule(steps=st.integers(0, 5))
-    def go_on(self, steps):
-        async def go_on():
-            for _ in range(steps):
-                await asyncio.sleep(0.0005)
-
-        self.run(go_on())
-
-    @rule()
     def come_to_rest(self):
         async def rest():
             deadline = time.monotonic() + WAIT
             while not self._rests():
-                assert time.monotonic() < deadline, f"{self.waiting} {vars(self)}"
+                assert time.monotonic() < deadline, f"{self.acquires} {vars(self)}"
                 await asyncio.sleep(0.001)
 
         self.run(rest())
@@ -111,12 +68,12 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.pool
         if pool._connects or pool._clearing or pool._leaving:
             return False
-        return not self.waiting or len(self.held) >= self.limit
+        return not self.acquires or len(self.held) >= self.limit
 
     def _collect(self):
         """Who waited has a connection now."""
-        for task in [task for task in self.waiting if task.done()]:
-            self.waiting.remove(task)
+        for task in [task for task in self.acquires if task.done()]:
+            self.acquires.remove(task)
             if not task.cancelled():
                 self.held.append(task.result())
 
@@ -162,11 +119,6 @@ class PoolMachine(RuleBasedStateMachine):
 
         self.run(use())
 
-    @rule(index=INDEX)
-    def cancel(self, index):
-        if self.waiting:
-            self.waiting[index % len(self.waiting)].cancel()
-
     @rule()
     def kill_a_free_one(self):
         for conn in list(self.pool._free)[-1:]:
@@ -207,39 +159,15 @@ class PoolMachine(RuleBasedStateMachine):
         assert stats["pool_available"] == len(pool._free)
         assert stats["usage_ms"] >= 0
 
-    def teardown(self):
-        try:
-            if self.pool is not None:
-                self.run(asyncio.wait_for(self._end(), 2 * WAIT))
-            assert not self.errors
-        finally:
-            self.side.close()
-            shut_down(self.loop)
-
     async def _end(self):
-        for task in self.waiting:
-            task.cancel()
-        await asyncio.gather(*self.waiting, return_exceptions=True)
-        self._collect()
-        for conn in self.held:
-            self.pool.release(conn)
+        await self._give_back()
         self.pool.close()
         await self.pool.wait_closed()
         await until(lambda: self.pool.size == 0)  # sessions that are being cancelled
 
 
 def test_any_sequence(ours, dsn):
-    machine = type("Machine", (PoolMachine,), {"dsn": dsn})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=300 if LONG else 20,
-            stateful_step_count=60 if LONG else 25,
-            deadline=None,
-            phases=[Phase.generate],  # to shrink takes minutes
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    drive(PoolMachine, dsn, "asyncio", 300 if LONG else 20)
     with side_connection(dsn) as side:
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         deadline = time.monotonic() + WAIT

@@ -160,7 +160,7 @@ async def test_cancelled_between_hand_over_and_wake_up(make):
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert await asyncio.wait_for(second, 1) is conn
+    assert await asyncio.wait_for(second, 10) is conn
     assert pool._used == {conn}
     pool.release(conn)
 
@@ -186,7 +186,7 @@ async def test_cancelled_before_a_release(make):
     pool.release(conn)
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert await asyncio.wait_for(second, 1) is conn
+    assert await asyncio.wait_for(second, 10) is conn
     pool.release(conn)
 
 
@@ -210,7 +210,7 @@ async def test_release_just_after_the_timeout(ours, make):
     time.sleep(0.06)  # noqa: ASYNC251
     with pytest.raises(asyncio.TimeoutError):
         await task
-    assert list(pool._free) == [conn]
+    await until(lambda: list(pool._free) == [conn])
 
 
 async def test_timed_out_waiter_passes_its_turn_on(make):
@@ -239,7 +239,7 @@ async def test_release_of_what_can_not_be_used_again(ours, make, backend, how):
         conn.status = 2
         with pytest.warns(ResourceWarning, match="Invalid transaction status"):
             pool.release(conn)
-    new = await asyncio.wait_for(task, 1)
+    new = await asyncio.wait_for(task, 10)
     assert new is not conn and conn.closed
     assert backend.started == 2
     pool.release(new)
@@ -256,12 +256,12 @@ async def test_slow_connect_blocks_nobody(ours, make, backend):
     assert (pool.size, pool._acquiring) == (2, 1)
     other = await started(pool.acquire())
     pool.release(conn)
-    assert await asyncio.wait_for(slow, 1) is conn  # it was first in the queue
+    assert await asyncio.wait_for(slow, 10) is conn  # it was first in the queue
     pool.release(conn)
-    assert await asyncio.wait_for(other, 1) is conn
+    assert await asyncio.wait_for(other, 10) is conn
     for _ in range(3):
         pool.release(conn)
-        assert await asyncio.wait_for(pool.acquire(), 1) is conn
+        assert await asyncio.wait_for(pool.acquire(), 10) is conn
     gate.set_result(None)
     await turns()
     assert (pool.size, pool.freesize) == (2, 1)
@@ -281,7 +281,7 @@ async def test_slow_on_connect_blocks_nobody(ours, make):
     conn = await pool.acquire()
     slow = await started(pool.acquire())
     pool.release(conn)
-    assert await asyncio.wait_for(slow, 1) is conn
+    assert await asyncio.wait_for(slow, 10) is conn
     gate.set_result(None)
     await turns()
     assert list(pool._free) == [seen[1]]
@@ -310,7 +310,7 @@ async def test_failed_connect_is_told_to_who_started_it(make, backend):
     gate.set_exception(ConnectFailed())
     with pytest.raises(ConnectFailed):
         await first
-    conn = await asyncio.wait_for(second, 1)
+    conn = await asyncio.wait_for(second, 10)
     assert backend.started == 2
     pool.release(conn)
 
@@ -326,7 +326,7 @@ async def test_connect_fails_after_its_starter_was_served(ours, make, backend, c
     assert backend.started == 2
     with caplog.at_level(logging.WARNING, "aiopg"):
         gate.set_exception(ConnectFailed())
-        other = await asyncio.wait_for(second, 1)
+        other = await asyncio.wait_for(second, 10)
     assert backend.started == 3
     (record,) = caplog.records
     assert record.exc_info[0] is ConnectFailed
@@ -403,7 +403,7 @@ async def test_connect_of_a_cancelled_acquire_is_left_to_others(ours, make, back
     with pytest.raises(asyncio.CancelledError):
         await first
     gate.set_result(None)
-    conn = await asyncio.wait_for(second, 1)
+    conn = await asyncio.wait_for(second, 10)
     assert backend.started == 1
     pool.release(conn)
 
@@ -433,7 +433,7 @@ async def test_waiter_gets_the_place_of_a_cancelled_connect(ours, make, backend)
     second = asyncio.ensure_future(pool.acquire())
     with pytest.raises(asyncio.CancelledError):
         await first
-    conn = await asyncio.wait_for(second, 1)
+    conn = await asyncio.wait_for(second, 10)
     pool.release(conn)
 
 
@@ -574,12 +574,12 @@ async def test_close_serves_the_waiters(ours, make):
     end = await started(pool.wait_closed())
     for task in (first, second):
         pool.release(conn)
-        conn = await asyncio.wait_for(task, 1)
+        conn = await asyncio.wait_for(task, 10)
         assert not conn.closed
     assert not end.done()
     pool.release(conn)
     assert conn.closed
-    await asyncio.wait_for(end, 1)
+    await asyncio.wait_for(end, 10)
 
 
 async def test_close_during_a_connect(ours, make, backend):
@@ -593,7 +593,7 @@ async def test_close_during_a_connect(ours, make, backend):
     conn = await task
     assert not end.done()
     pool.release(conn)
-    await asyncio.wait_for(end, 1)
+    await asyncio.wait_for(end, 10)
     assert (conn.closed, pool.size) == (True, 0)
 
 
@@ -608,7 +608,7 @@ async def test_close_during_a_connect_nobody_waits_for(ours, make, backend):
     end = await started(pool.wait_closed())
     assert not end.done()
     gate.set_result(None)
-    await asyncio.wait_for(end, 1)
+    await asyncio.wait_for(end, 10)
     assert backend.alive == 0
 
 
@@ -621,7 +621,7 @@ async def test_close_when_the_connect_fails(ours, make, backend):
     gate.set_exception(ConnectFailed())
     with pytest.raises(ConnectFailed):
         await task
-    await asyncio.wait_for(end, 1)
+    await asyncio.wait_for(end, 10)
 
 
 async def test_many_wait_for_the_end_and_one_gives_up(ours, make):
@@ -632,7 +632,7 @@ async def test_many_wait_for_the_end_and_one_gives_up(ours, make):
     ends[0].cancel()
     await turns()
     pool.release(conn)
-    await asyncio.wait_for(asyncio.gather(*ends[1:]), 1)
+    await asyncio.wait_for(asyncio.gather(*ends[1:]), 10)
     assert ends[0].cancelled()
 
 
@@ -644,7 +644,7 @@ async def test_terminate_with_waiters(ours, make):
     for task in tasks:
         with pytest.raises(RuntimeError, match=AFTER_CLOSING):
             await task
-    await asyncio.wait_for(pool.wait_closed(), 1)
+    await asyncio.wait_for(pool.wait_closed(), 10)
     pool.release(conn)
     assert not pool._terminated
 
@@ -656,7 +656,7 @@ async def test_terminate_during_a_connect(ours, make, backend):
     pool.terminate()
     with pytest.raises(RuntimeError, match=AFTER_CLOSING):
         await task
-    await asyncio.wait_for(pool.wait_closed(), 1)
+    await asyncio.wait_for(pool.wait_closed(), 10)
     assert (backend.connecting, backend.alive) == (0, 0)
 
 
@@ -668,7 +668,7 @@ async def test_terminate_during_a_connect_nobody_waits_for(ours, make, backend):
     pool.release(conn)
     assert await task is conn
     pool.terminate()
-    await asyncio.wait_for(pool.wait_closed(), 1)
+    await asyncio.wait_for(pool.wait_closed(), 10)
     assert (backend.connecting, pool.size) == (0, 0)
     pool.release(conn)
 

@@ -154,7 +154,7 @@ async def test_counts_are_psycopg_pool_s(ours, dsn, scenario, kwargs):
     assert all(type(value) is int for value in mine.values())
     assert {n: mine[n] for n in COUNTED} == {n: theirs.get(n, 0) for n in COUNTED}
     for name in TIMES[:2]:
-        assert math.isclose(mine[name], theirs.get(name, 0), abs_tol=100), name
+        assert math.isclose(mine[name], theirs.get(name, 0), abs_tol=1000), name
     assert mine["connections_ms"] > 0
 
 
@@ -171,9 +171,9 @@ async def test_a_failed_connect_is_counted(ours, dsn):
 async def test_usage_counts_what_is_in_use(ours, pool):
     made = await pool(minsize=1)
     async with made.acquire():
-        await asyncio.sleep(0.05)
-        assert made.pop_stats()["usage_ms"] >= 45  # clocks are not one
-        assert made.get_stats()["usage_ms"] < 45
+        await asyncio.sleep(0.2)
+        assert made.pop_stats()["usage_ms"] >= 195  # clocks are not one
+        assert made.get_stats()["usage_ms"] < 195
     assert made.get_stats()["pool_max"] == 10
 
 

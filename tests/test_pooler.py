@@ -28,7 +28,7 @@ class Place:
 
     async def serves(self):
         """Wait until nothing runs any more; whoever comes now is served."""
-        await until(lambda: running(self.side, self.mark) == 0, 2)
+        await until(lambda: running(self.side, self.mark) == 0)
         assert self.pooler is None or self.pooler.alive, self.pooler.log.read_text()
         with side_connection(self.dsn) as conn:
             assert scalar(conn, "SELECT 1") == 1
@@ -99,7 +99,7 @@ async def wave(ours, place, way, count, raw=False):
     await until(lambda: running(place.side, mark) == count or any(t.done() for t in tasks))
     for conn, task in zip(conns, tasks, strict=True):
         await give_up(conn, task)
-    await asyncio.wait(tasks, timeout=2)
+    await asyncio.wait(tasks, timeout=4)
     assert [type(outcome(task)) for task in tasks] == [expected] * count
     assert all(conn.closed for conn in conns)
 

@@ -812,7 +812,7 @@ async def test_killed_while_it_is_prepared(ours, dsn, connect, people):
         cursor.execute("BEGIN; LOCK people IN ACCESS EXCLUSIVE MODE")
         task = asyncio.ensure_future(execute(conn, BY_KEY, (5,)))
         with side_connection(dsn) as other:  # within a transaction the activity stands still
-            await until(lambda: running(other, "people WHERE id") == 1, 5)
+            await until(lambda: running(other, "people WHERE id") == 1)
         cursor.execute("SELECT pg_terminate_backend(%s)", (pid,))
         with pytest.raises(psycopg2.OperationalError):
             await task

@@ -271,7 +271,7 @@ def test_a_whole_program(impl, dsn):
         [sys.executable, "-W", "error", "-c", SERVICE.format(name=impl.__name__), dsn],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.stderr == ""

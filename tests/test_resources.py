@@ -202,7 +202,7 @@ def test_exit_with_a_query_under_way(impl, dsn):
         [sys.executable, "-W", "ignore", "-c", INTERRUPTED.format(name=impl.__name__), dsn],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=50,
     )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "Fatal" not in done.stderr
@@ -221,7 +221,7 @@ async def test_connections_leave_no_descriptor(impl, dsn):
     for _ in range(10):
         async with impl.connect(dsn) as conn:
             await fetch(conn, "SELECT 1")
-    assert descriptors() == count
+    await until(lambda: descriptors() <= count)
 
 
 async def test_cancelled_queries_leave_no_descriptor(impl, dsn):

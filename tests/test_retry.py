@@ -98,7 +98,7 @@ async def test_deadlocks(ours, pool, account):
 
     await asyncio.gather(move(1, 2), move(2, 1))
     assert account() == [0, 0]
-    assert len(attempts) == 3
+    assert len(attempts) >= 3
 
 
 async def test_of_sqlalchemys_engine(ours, dsn, account):

@@ -145,6 +145,44 @@ async def test_pool(ours, pool):
         assert await cur.fetchone() == [("a", 1)]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("factory", CLASSES)
+@pytest.mark.parametrize("index", range(8))
+async def test_pool_execute(ours, pool, factory, shared, index):
+    p = await pool()
+    make = factories(ours.rows)[index]
+    wanted = [expected(index, i) for i in range(1, 6)]
+    cur = await p.execute(SERIES, (5,), cursor_factory=factory, row_factory=make, shared=shared)
+    assert cur.row_factory is make
+    assert await cur.fetchone() == wanted[0]
+    assert await cur.fetchmany(2) == wanted[1:3]
+    assert [row async for row in cur] == wanted[3:]
+    await cur.scroll(0, "absolute")
+    assert await cur.fetchall() == wanted
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_pool_execute_takes_the_connections_row_factory(ours, pool, shared):
+    async def on_connect(conn):
+        conn.row_factory = ours.rows.dict_row
+
+    p = await pool(on_connect=on_connect)
+    cur = await p.execute("SELECT 1 AS a", shared=shared)
+    assert await cur.fetchall() == [{"a": 1}]
+    cur = await p.execute("SELECT 1 AS a", shared=shared, row_factory=ours.rows.scalar_row)
+    assert await cur.fetchall() == [1]
+    real = psycopg2.extras.NamedTupleCursor
+    cur = await p.execute("SELECT 1 AS a", shared=shared, cursor_factory=real)
+    assert repr(await cur.fetchall()) == "[Record(a=1)]"
+
+
+async def test_pool_execute_refuses_what_is_no_row_factory(ours, pool):
+    p = await pool()
+    for call in (lambda: p.execute("SELECT 1", row_factory=1), lambda: p.cursor(row_factory=1)):
+        with pytest.raises(TypeError, match="row_factory must be callable, not 1"):
+            call()
+
+
 async def test_setting_it_between_fetches(ours, connect):
     cur = await (await connect()).cursor()
     for raw in (False, True):

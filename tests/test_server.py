@@ -14,6 +14,9 @@ import pytest
 
 from aiopgx.tools import server
 
+# The ports that the system gives to who asks for any.
+EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
+
 
 def query(dsn, sql, **kwargs):
     conn = psycopg2.connect(dsn, **kwargs)
@@ -101,6 +104,14 @@ def test_stop_may_be_repeated_and_ends_in_restart_or_close(cluster):
     cluster.close()
     cluster.close()
     assert not cluster.directory.exists()
+
+
+@pytest.mark.skipif(not Path(EPHEMERAL).exists(), reason="Linux says which ports it gives away")
+def test_its_port_is_given_to_nobody_while_it_is_stopped():
+    low, high = map(int, Path(EPHEMERAL).read_text().split())
+    ports = {server._free_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert not any(low <= port <= high for port in ports)
 
 
 def test_takes_another_port_if_the_first_is_taken_meanwhile(binaries, monkeypatch):

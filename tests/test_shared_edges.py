@@ -11,7 +11,10 @@ from conftest import command
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 from support import scalar, until
 
-native = pytest.mark.skipif("not __import__('aiopgx').capabilities().native", reason="native road")
+native = pytest.mark.skipif(
+    "not __import__('aiopgx').capabilities().native",
+    reason="statements share connections on the native road alone",
+)
 
 SLEEP = "SELECT pg_sleep(%s), pg_backend_pid()"
 
@@ -56,7 +59,7 @@ async def test_the_timeout_is_for_all_of_it(make, operation):
 
 
 @native
-async def test_a_connect_that_fails_meanwhile(make, side):
+async def test_a_connect_that_fails_meanwhile(make, gate):
     """It was started for a statement that has got another connection since."""
     first, fail = asyncio.Event(), asyncio.Event()
 
@@ -68,11 +71,13 @@ async def test_a_connect_that_fails_meanwhile(make, side):
 
     pool = await make(minsize=1, maxsize=2, on_connect=on_connect)
     conn = await pool.acquire()
-    task = asyncio.ensure_future(rows(pool, SLEEP, (0.3,)))
+    task = asyncio.ensure_future(rows(pool, "SELECT count(*), pg_backend_pid() FROM gate"))
     await until(lambda: pool._connects)
     pool.release(conn)
     await until(lambda: pool._shared)
     fail.set()
+    await until(lambda: not pool._connects)
+    gate.commit()
     assert (await task)[0][1] == await conn.get_backend_pid()
     await until(lambda: settled(pool))
 
@@ -372,8 +377,8 @@ async def test_the_end_of_a_lifetime(make):
         while len(pids) < 3:
             pids.update(*await rows(pool, "SELECT pg_backend_pid()"))
 
-    await asyncio.wait_for(asyncio.gather(*(stream() for _ in range(5))), 5)
-    assert pool.size == 1
+    await asyncio.wait_for(asyncio.gather(*(stream() for _ in range(5))), 10)
+    await until(lambda: pool.size == 1)
 
 
 @native

@@ -11,23 +11,12 @@ import warnings
 import psycopg2
 import pytest
 from conftest import command
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
-from support import LONG, new_loop, scalar, shut_down, until
+from hypothesis.stateful import initialize, invariant, rule
+from machines import INDEX, WAIT, Machine, drive
+from support import LONG, scalar, until
 
 import aiopgx
-
-WAIT = 5  # seconds in which everything must have come to rest
-
-# Which of those that there are; where there is nothing, nothing is done.
-INDEX = st.integers(0, 11)
 
 # What is executed with a number, and the rows that have to come back.
 STATEMENTS = {
@@ -45,28 +34,16 @@ KIND = st.sampled_from(sorted(STATEMENTS))
 INSERT = next(text for text in STATEMENTS if text.startswith("INSERT"))
 
 
-class SharingMachine(RuleBasedStateMachine):
-    dsn: str  # of the subclass that a test makes
-    kind: str  # of the loop
+class SharingMachine(Machine):
+    patience = 3 * WAIT
 
     def __init__(self):
         super().__init__()
-        self.errors = []
-        self.loop = new_loop(self.kind)
-        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.side = psycopg2.connect(self.dsn)
-        self.side.autocommit = True
         command(self.side, "TRUNCATE done")
         self.number = 0
         self.killed = False
         self.tasks = []
         self.inserts = {}
-        self.acquires = []
-        self.held = []
-        self.pool = None
-
-    def run(self, coro):
-        return self.loop.run_until_complete(coro)
 
     @initialize(
         size=st.integers(1, 3),
@@ -145,19 +122,6 @@ class SharingMachine(RuleBasedStateMachine):
             self.killed = True
             scalar(self.side, "SELECT pg_terminate_backend(%s)", pids[index % len(pids)])
 
-    @rule()
-    def acquire(self):
-        async def start():
-            self.acquires.append(asyncio.ensure_future(self.pool.acquire()))
-            await asyncio.sleep(0)
-
-        self.run(start())
-
-    @rule(index=INDEX)
-    def cancel_an_acquire(self, index):
-        if self.acquires:
-            self.acquires[index % len(self.acquires)].cancel()
-
     @rule(index=INDEX, close=st.booleans())
     def release(self, index, close):
         async def release(conn):
@@ -168,14 +132,6 @@ class SharingMachine(RuleBasedStateMachine):
         self._collect()
         if self.held:
             self.run(release(self.held.pop(index % len(self.held))))
-
-    @rule(steps=st.integers(0, 5))
-    def go_on(self, steps):
-        async def go_on():
-            for _ in range(steps):
-                await asyncio.sleep(0.0005)
-
-        self.run(go_on())
 
     @rule()
     def come_to_rest(self):
@@ -223,26 +179,13 @@ class SharingMachine(RuleBasedStateMachine):
         assert not self.errors
 
     def teardown(self):
-        try:
-            if self.pool is not None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ResourceWarning)
-                    self.run(asyncio.wait_for(self._end(), 3 * WAIT))
-                self._compare()
-            assert not self.errors
-        finally:
-            self.side.close()
-            shut_down(self.loop)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            super().teardown()
 
     async def _end(self):
         """What waits when the pool is closed comes to its end."""
-        for task in self.acquires:
-            task.cancel()
-        await asyncio.gather(*self.acquires, return_exceptions=True)
-        self._collect()
-        for conn in self.held:
-            self.pool.release(conn)
-        self.held.clear()
+        await self._give_back()
         await until(self._rests, WAIT)
         assert self.pool.size == self.pool.freesize
         assert not self.pool._sharing.queue or not self.pool._sharing.waiting()
@@ -251,6 +194,7 @@ class SharingMachine(RuleBasedStateMachine):
             await self.pool.execute("SELECT 1")
         await self.pool.wait_closed()
         assert self.pool.size == 0
+        self._compare()
 
     def _compare(self):
         """Each was inserted once at most, and whoever was told so, is right."""
@@ -266,14 +210,4 @@ def test_any_sequence(ours, dsn, side):
     command(side, "CREATE TABLE numbers AS SELECT generate_series(0, 99) AS number")
     command(side, "CREATE TABLE done (number int)")
     for kind in ("asyncio", "debug", "uvloop"):
-        machine = type("Machine", (SharingMachine,), {"dsn": dsn, "kind": kind})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=400 if LONG else 8,
-                stateful_step_count=60 if LONG else 25,
-                deadline=None,
-                phases=[Phase.generate],  # to shrink takes minutes
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        drive(SharingMachine, dsn, kind, 400 if LONG else 8)

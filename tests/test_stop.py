@@ -1,15 +1,23 @@
 """Connection.cancel(): one statement ends, its connection stays."""
 
 import asyncio
-import contextlib
 import io
 
 import psycopg2
 import psycopg2.errors
 import pytest
-from proxy import proxy
+from proxy import Proxy, proxy
 from psycopg2.extensions import make_dsn, parse_dsn
-from support import LONG, STUBBORN, asleep, fetch, scalar, underway, until
+from support import (
+    LONG,
+    STUBBORN_WHILE_LOCKED,
+    activity,
+    blocked,
+    fetch,
+    scalar,
+    underway,
+    until,
+)
 
 SLEEP = "SELECT pg_sleep(30)"
 QueryCanceled = psycopg2.errors.QueryCanceled
@@ -151,38 +159,42 @@ async def test_never_the_next_one(ours, connect):
 
 
 @pytest.fixture
-def slow(dsn, connect):
-    """A connection whose cancel requests take 0.2 s."""
+def way(dsn):
+    """A `Proxy` in front of the server, which a test may shut for cancel requests."""
+    made = Proxy(int(parse_dsn(dsn)["port"]))
+    yield made
+    made.stop()
 
-    async def make(stack, **habits):
-        port = int(parse_dsn(dsn).get("port", 5432))
-        way = stack.enter_context(proxy(port, **{"delay": 0.2, **habits}))
+
+@pytest.fixture
+def slow(dsn, connect, way):
+    """A connection through `way`, which then takes requests, and does not pass them on."""
+
+    async def make():
         plain = {"sslmode": "disable", "gssencmode": "disable"}
-        return await connect(make_dsn(dsn, host="127.0.0.1", port=way, **plain))
+        conn = await connect(make_dsn(dsn, host="127.0.0.1", port=way.port, **plain))
+        way.shut = True
+        return conn
 
     return make
 
 
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-async def test_the_next_one_waits_for_a_request_under_way(ours, slow, stack):
-    conn = await slow(stack)
+async def test_the_next_one_waits_for_a_request_under_way(ours, slow, way, side):
+    conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05), 1"))
     stopping = asyncio.create_task(conn.cancel())
     assert await running == [("", 1)]
-    assert not stopping.done()
-    following = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.3), 2"))
+    following = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.3) AS following, 2"))
+    await asyncio.sleep(0.1)
+    assert activity(side, conn.raw.get_backend_pid())[0] == "idle"
+    assert not stopping.done() and not following.done()
+    way.shut = False
     await stopping
-    assert not following.done()
     assert await following == [("", 2)]
 
 
-async def test_what_waits_is_not_sent_at_all(ours, slow, stack):
-    conn = await slow(stack)
+async def test_what_waits_is_not_sent_at_all(ours, slow, way):
+    conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     stopping = asyncio.create_task(conn.cancel())
     await running
@@ -190,12 +202,13 @@ async def test_what_waits_is_not_sent_at_all(ours, slow, stack):
     await conn.cancel()
     with pytest.raises(QueryCanceled, match="before it was sent"):
         await following
+    way.shut = False
     await stopping
     assert await fetch(conn, "SELECT to_regclass('never_made')") == [(None,)]
 
 
-async def test_cancelled_cancel_goes_on_in_the_background(ours, slow, stack):
-    conn = await slow(stack)
+async def test_cancelled_cancel_goes_on_in_the_background(ours, slow, way):
+    conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05), 1"))
     stopping = asyncio.create_task(conn.cancel())
     await asyncio.sleep(0)
@@ -203,7 +216,10 @@ async def test_cancelled_cancel_goes_on_in_the_background(ours, slow, stack):
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert await running == [("", 1)]
-    assert await fetch(conn, "SELECT pg_sleep(0.3), 2") == [("", 2)]
+    following = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.3), 2"))
+    await asyncio.sleep(0.1)
+    way.shut = False
+    assert await following == [("", 2)]
 
 
 async def test_twice_at_once(ours, connect, side):
@@ -218,18 +234,20 @@ async def test_twice_at_once(ours, connect, side):
 
 async def test_statement_that_does_not_stop(ours, connect, side):
     conn = await connect()
-    await conn.execute(STUBBORN)
-    running = asyncio.create_task(fetch(conn, "SELECT stubborn(0.5), 1"))
-    await until(lambda: asleep(side, "stubborn"))
+    await conn.execute(STUBBORN_WHILE_LOCKED)
+    scalar(side, "SELECT pg_advisory_lock(7)")
+    running = asyncio.create_task(fetch(conn, "SELECT stubborn_while_locked(7), 1"))
+    await until(lambda: blocked(side, "stubborn_while_locked"))
     with pytest.raises(asyncio.TimeoutError, match=r"not stopped the statement in 0\.2 s"):
         await conn.cancel(timeout=0.2)
+    scalar(side, "SELECT pg_advisory_unlock(7)")
     assert await running == [("", 1)]
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
 
-async def test_request_that_nobody_takes(ours, slow, stack):
+async def test_request_that_nobody_takes(ours, slow):
     """It may arrive at any time, so the connection is not used again."""
-    conn = await slow(stack, delay=0.0, deaf=True)
+    conn = await slow()
     running = await underway(conn, fetch(conn, SLEEP))
     with pytest.raises(asyncio.TimeoutError):
         await conn.cancel(timeout=0.1)
@@ -252,20 +270,20 @@ async def test_stream_that_nobody_reads(ours, connect):
     assert await fetch(conn, "SELECT 1") == [(1,)]
 
 
-async def test_request_is_encrypted_where_the_session_is(ours, tls_server, stack):
+async def test_request_is_encrypted_where_the_session_is(ours, tls_server):
     """A proxy swallows requests that come in the clear, as libpq before 17 sends them."""
-    port = stack.enter_context(proxy(tls_server.port, deaf=True))
-    async with ours.connect(tls_server.dsn, host="127.0.0.1", port=port) as conn:
-        running = await underway(conn, fetch(conn, SLEEP))
-        if ours.capabilities().async_cancel:
-            await conn.cancel(timeout=5)
-            with pytest.raises(QueryCanceled):
-                await running
-        else:
-            with pytest.raises(asyncio.TimeoutError):
-                await conn.cancel(timeout=0.1)
-            with pytest.raises(psycopg2.OperationalError):
-                await running
+    with proxy(tls_server.port, deaf=True) as port:
+        async with ours.connect(tls_server.dsn, host="127.0.0.1", port=port) as conn:
+            running = await underway(conn, fetch(conn, SLEEP))
+            if ours.capabilities().async_cancel:
+                await conn.cancel(timeout=5)
+                with pytest.raises(QueryCanceled):
+                    await running
+            else:
+                with pytest.raises(asyncio.TimeoutError):
+                    await conn.cancel(timeout=0.1)
+                with pytest.raises(psycopg2.OperationalError):
+                    await running
 
 
 async def test_connection_that_is_lost_meanwhile(ours, connect, side):
@@ -308,3 +326,9 @@ async def test_others_cancel_as_before(connect, side, loop_errors):
         await running
     assert len(loop_errors) == 1
     loop_errors.clear()
+
+
+async def test_a_timeout_that_is_none(ours, connect):
+    conn = await connect()
+    with pytest.raises(TypeError, match="timeout must be a number"):
+        await conn.cancel(timeout="1")

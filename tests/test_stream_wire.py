@@ -15,6 +15,7 @@ from support import (
     STUBBORN,
     activity,
     asleep,
+    blocked,
     fetch,
     nothing_left,
     running,
@@ -83,7 +84,7 @@ async def test_the_server_waits_for_a_slow_reader(cursor, side):
         assert await anext(stream)
         await asyncio.sleep(0.3)
     wait = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
-    assert scalar(side, wait, (pid,)) == "ClientWrite"
+    await until(lambda: scalar(side, wait, (pid,)) == "ClientWrite")
     assert resident() - before < 16
     await stream.aclose()
     await usable(cur, pid)
@@ -104,7 +105,7 @@ async def test_others_get_their_turn(cursor):
     async for _ in (await cursor()).stream(WIDE.format(20_000)):
         number += 1
     task.cancel()
-    assert number == 20_000 and turns > 300
+    assert number == 20_000 and turns > 50
 
 
 # --- who stops early ------------------------------------------------------------------------------
@@ -362,10 +363,10 @@ async def test_the_cursor_is_closed_within(cursor, side):
 async def test_the_time_of_the_reader_does_not_count(cursor):
     cur = await cursor()
     number = 0
-    async for _ in cur.stream("SELECT generate_series(1, 20000)", timeout=0.3, size=10_000):
+    async for _ in cur.stream("SELECT generate_series(1, 20000)", timeout=1, size=10_000):
         number += 1
         if number == 1:
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(1.2)
     assert number == 20_000
 
 
@@ -376,8 +377,8 @@ async def test_timeout_of_a_batch(cursor, side):
         FROM generate_series(1, 3) n
     """
     number = 0
-    with pytest.raises(asyncio.TimeoutError, match=r"not answered within 0\.2 s"):
-        async for _ in cur.stream(statement, size=1, timeout=0.2):
+    with pytest.raises(asyncio.TimeoutError, match="not answered within 1 s"):
+        async for _ in cur.stream(statement, size=1, timeout=1):
             number += 1
     assert number == 1 and cur.connection.closed
     await until(lambda: not running(side, "second_batch"))
@@ -477,14 +478,19 @@ async def test_notices_and_notifications(cursor):
     assert [(await cur.connection.notifies.get()).payload for _ in range(2)] == ["400", "800"]
 
 
-async def test_rows_as_they_come(cursor):
+async def test_rows_as_they_come(cursor, side):
     """With a size of 1 a row is given when it is here; the server holds the end of the second."""
     cur = await cursor()
     statement = """
-        SELECT repeat('x', 20000), CASE WHEN n > 2 THEN pg_sleep(0.5) END
+        SELECT repeat('x', 20000), CASE WHEN n > 2 THEN pg_advisory_xact_lock(1)::text END
         FROM generate_series(1, 3) n
     """
-    times = []
-    async for _ in cur.stream(statement, size=1):
-        times.append(time.monotonic())
-    assert times[1] - times[0] > 0.4
+    scalar(side, "SELECT pg_advisory_lock(1)")
+    stream = cur.stream(statement, size=1)
+    await anext(stream)
+    second = asyncio.ensure_future(anext(stream))
+    await until(lambda: blocked(side, "pg_advisory_xact_lock"))
+    assert not second.done()
+    scalar(side, "SELECT pg_advisory_unlock(1)")
+    await second
+    assert len([row async for row in stream]) == 1

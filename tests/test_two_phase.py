@@ -7,7 +7,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 from psycopg2.extensions import Xid
-from support import fetch, scalar, side_connection, until
+from support import fetch, scalar, side_connection, underway, until
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +300,7 @@ async def test_reset(ours, connect, state):
 
 async def test_reset_of_a_busy_connection(ours, connect):
     conn = await connect()
-    running = asyncio.create_task(fetch(conn, "SELECT pg_sleep(0.05)"))
-    await until(conn.isexecuting)
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
     with pytest.raises(RuntimeError, match="another coroutine"):
         await conn.reset()
     await running

@@ -13,6 +13,8 @@ import aiopgx
 PACKAGES = ("uvloop", "SQLAlchemy", "aiopg", "asyncpg", "psycopg")
 ROUND_TRIPS = 21
 
+NO_SERVER = f"{'server':<15}not looked at: name one with --dsn, or by AIOPGX_DSN"
+
 Line = tuple[str, object]
 
 

@@ -101,8 +101,44 @@ QUERIES = {
 }
 
 
-class Aiopg:
-    """aiopg, and what has its API: a pool of connections, a cursor kept for each task."""
+class Pooled:
+    """What has cursors: a pool of connections, a cursor kept for each task."""
+
+    pool: Any
+    connection: Callable[[], Any]  # `async with` takes one from the pool, and gives it back
+
+    def cursor(self, conn: Any, query: Query) -> Any:
+        """Return a cursor whose rows are in the query's shape."""
+        raise NotImplementedError
+
+    async def fetch(self, query: Query, key: int) -> list[Any]:
+        """Return the rows of one execution."""
+        async with self.connection() as conn, self.cursor(conn, query) as cur:
+            await cur.execute(query.sql, (key,) if query.keyed else None)
+            rows: list[Any] = await cur.fetchall()
+            return rows
+
+    async def repeat(self, query: Query, keys: Iterable[int]) -> None:
+        """Execute once for each key."""
+        if query.checkout:
+            for key in keys:
+                async with self.connection() as conn, conn.cursor() as cur:
+                    await cur.execute(query.sql, (key,))
+                    await cur.fetchall()
+            return
+        async with self.connection() as conn, self.cursor(conn, query) as cur:
+            if query.keyed:
+                for key in keys:
+                    await cur.execute(query.sql, (key,))
+                    await cur.fetchall()
+            else:
+                for _ in keys:
+                    await cur.execute(query.sql)
+                    await cur.fetchall()
+
+
+class Aiopg(Pooled):
+    """aiopg, and what has its API."""
 
     FACTORIES: ClassVar[dict[str, Any]] = {
         "tuple": None,
@@ -116,40 +152,14 @@ class Aiopg:
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool: Any = await self.module.create_pool(
-            dsn, minsize=connections, maxsize=connections
-        )
+        self.pool = await self.module.create_pool(dsn, minsize=connections, maxsize=connections)
+        self.connection = self.pool.acquire
 
     async def close(self) -> None:
         self.pool.terminate()
         await self.pool.wait_closed()
 
-    async def fetch(self, query: Query, key: int) -> list[Any]:
-        """Return the rows of one execution."""
-        async with self.pool.acquire() as conn, self._cursor(conn, query) as cur:
-            await cur.execute(query.sql, (key,) if query.keyed else None)
-            rows: list[Any] = await cur.fetchall()
-            return rows
-
-    async def repeat(self, query: Query, keys: Iterable[int]) -> None:
-        """Execute once for each key."""
-        if query.checkout:
-            for key in keys:
-                async with self.pool.acquire() as conn, conn.cursor() as cur:
-                    await cur.execute(query.sql, (key,))
-                    await cur.fetchall()
-            return
-        async with self.pool.acquire() as conn, self._cursor(conn, query) as cur:
-            if query.keyed:
-                for key in keys:
-                    await cur.execute(query.sql, (key,))
-                    await cur.fetchall()
-            else:
-                for _ in keys:
-                    await cur.execute(query.sql)
-                    await cur.fetchall()
-
-    def _cursor(self, conn: Any, query: Query) -> Any:
+    def cursor(self, conn: Any, query: Query) -> Any:
         return conn.cursor(cursor_factory=self.FACTORIES[query.row])
 
 
@@ -213,7 +223,7 @@ class Asyncpg:
         return query.sql.replace("%s", "$1")
 
 
-class Psycopg:
+class Psycopg(Pooled):
     """psycopg 3 and its pool: `execute`, which keeps statements prepared by itself."""
 
     name = "psycopg"
@@ -225,7 +235,7 @@ class Psycopg:
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool: Any = self.pools.AsyncConnectionPool(
+        self.pool = self.pools.AsyncConnectionPool(
             dsn,
             min_size=connections,
             max_size=connections,
@@ -233,31 +243,12 @@ class Psycopg:
             open=False,
         )
         await self.pool.open(wait=True)
+        self.connection = self.pool.connection
 
     async def close(self) -> None:
         await self.pool.close()
 
-    async def fetch(self, query: Query, key: int) -> list[Any]:
-        """Return the rows of one execution."""
-        async with self.pool.connection() as conn, self._cursor(conn, query) as cur:
-            await cur.execute(query.sql, (key,) if query.keyed else None)
-            rows: list[Any] = await cur.fetchall()
-            return rows
-
-    async def repeat(self, query: Query, keys: Iterable[int]) -> None:
-        """Execute once for each key."""
-        if query.checkout:
-            for key in keys:
-                async with self.pool.connection() as conn, conn.cursor() as cur:
-                    await cur.execute(query.sql, (key,))
-                    await cur.fetchall()
-            return
-        async with self.pool.connection() as conn, self._cursor(conn, query) as cur:
-            for key in keys:
-                await cur.execute(query.sql, (key,) if query.keyed else None)
-                await cur.fetchall()
-
-    def _cursor(self, conn: Any, query: Query) -> Any:
+    def cursor(self, conn: Any, query: Query) -> Any:
         return conn.cursor(row_factory=None if query.row == "tuple" else self.dict_row)
 
 

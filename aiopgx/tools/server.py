@@ -15,6 +15,7 @@ import contextlib
 import glob
 import importlib.util
 import os
+import random
 import re
 import shutil
 import signal
@@ -372,10 +373,17 @@ def _open_to_others(directory: Path) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody has, of those that no system gives to who asks for any.
+
+    So that it is still free when a server that was stopped comes back.
+    """
+    chance = random.SystemRandom()  # tests that run side by side may have seeded the other one
+    for _ in range(100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = chance.randrange(20000, 30000)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerError("no port of 127.0.0.1 can be had")
 
 
 if __name__ == "__main__":

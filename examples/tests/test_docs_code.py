@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from aiopgx.tools import server
 from psycopg2.extensions import parse_dsn
 
 from service import SECONDS, rows, until
@@ -38,11 +39,6 @@ def url_of(dsn, scheme="postgresql"):
     return f"{scheme}://{place}?application_name=docs_code"
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
 def listens(process, port):
     assert process.poll() is None, process.stderr.read()
     with socket.socket() as client:
@@ -62,7 +58,7 @@ def ask(port, method, path, body=None):
 def test_a_web_framework(name, dsn, side):
     """It serves, answers as it says, and has closed its pool when it ends."""
     rows(side, "DROP TABLE IF EXISTS note")
-    port = free_port()
+    port = server._free_port()
     with subprocess.Popen(
         [sys.executable, "-W", "error", *(part.format(port=port) for part in PROGRAMS[name])],
         env={**os.environ, "DATABASE_URL": url_of(dsn), "PORT": str(port)},

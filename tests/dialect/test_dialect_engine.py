@@ -22,12 +22,6 @@ PID = sa.text("SELECT pg_backend_pid()")
 SLEEP = sa.text("SELECT pg_sleep(30)")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 async def driver_connection(connection):
     return (await connection.get_raw_connection()).driver_connection
 
@@ -74,9 +68,8 @@ async def test_unknown_parameters_are_psycopg2s_error(engine, url):
             pass
 
 
-async def test_several_hosts(engine, url):
-    dead = free_port()
-    places = [f"127.0.0.1:{dead}", f"{url.host}:{url.port}"]
+async def test_several_hosts(engine, url, refused):
+    places = [f"127.0.0.1:{refused}", f"{url.host}:{url.port}"]
     several = sa.make_url(f"postgresql+aiopgx://{url.username}@/{url.database}").update_query_dict(
         {"host": places}
     )
@@ -87,9 +80,9 @@ async def test_several_hosts(engine, url):
         assert await connection.scalar(ONE) == 1
 
 
-async def test_no_server(engine, url):
+async def test_no_server(engine, url, refused):
     with pytest.raises(sa.exc.OperationalError, match="Connection refused") as caught:
-        async with engine(url.set(port=free_port())).connect():
+        async with engine(url.set(port=refused)).connect():
             pass
     assert isinstance(caught.value.orig, psycopg2.OperationalError)
 

@@ -152,10 +152,10 @@ async def test_begin_behind_a_server_side_cursor_that_is_closed(engine, trips):
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_a_first_statement_that_is_given_up_stops(engine, side, how):
-    made = engine(connect_args={"timeout": 0.5 if how == "timeout" else 60})
+    made = engine(connect_args={"timeout": 1 if how == "timeout" else 60})
     async with made.connect() as connection:
         task = asyncio.ensure_future(connection.execute(sa.text("SELECT pg_sleep(30) AS given_up")))
-        await until(lambda: running(side, "given_up"))
+        await until(lambda: running(side, "given_up") or task.done())
         if how == "cancel":
             task.cancel()
         with pytest.raises(asyncio.CancelledError if how == "cancel" else asyncio.TimeoutError):

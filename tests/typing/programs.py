@@ -8,6 +8,7 @@ from typing_extensions import assert_type
 
 import aiopgx
 from aiopgx import rows
+from aiopgx.shared import SharedCursor
 
 
 @dataclass
@@ -92,3 +93,36 @@ async def sqlalchemy(dsn: str) -> None:
         result = await conn.execute("SELECT 1 AS a")
         assert_type(result, ResultProxy)
         assert_type(await result.fetchone(), RowProxy | None)
+
+
+async def pools(dsn: str, old: aiopgx.Pool) -> None:
+    async with aiopgx.create_pool(dsn, row_factory=rows.dict_row) as pool:
+        assert_type(pool, aiopgx.Pool[dict[str, Any]])
+        async with pool.acquire() as conn, conn.cursor() as cur:
+            assert_type(await cur.fetchone(), dict[str, Any] | None)
+        async with pool.cursor() as cur:
+            assert_type(await cur.fetchall(), list[dict[str, Any]])
+        with await pool as conn:
+            assert_type(conn, aiopgx.Connection[dict[str, Any]])
+        async with pool.execute("SELECT 1 AS a") as result:
+            assert_type(await result.fetchone(), dict[str, Any] | None)
+        result = await pool.execute("SELECT 1 AS a")
+        assert_type(await pool.execute("", row_factory=points), SharedCursor[Point])
+        assert_type(
+            await pool.execute("", cursor_factory=psycopg2.extras.DictCursor), SharedCursor[Any]
+        )
+        async with pool.cursor(row_factory=points) as other:
+            assert_type(await other.fetchone(), Point | None)
+        async with pool.cursor(cursor_factory=psycopg2.extras.DictCursor) as any_rows:
+            assert_type(any_rows, aiopgx.Cursor[Any])
+    async with aiopgx.create_pool(dsn, maxsize=2) as plain:
+        assert_type(plain, aiopgx.Pool[Any])
+        await pools(dsn, plain)
+    kept: aiopgx.Pool = await aiopgx.create_pool(dsn)
+    assert_type(await kept.execute("SELECT 1"), SharedCursor[Any])
+    assert_type(await old.execute("SELECT 1"), SharedCursor[Any])
+
+
+class OwnPool(aiopgx.Pool):
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=timeout)
