@@ -275,7 +275,8 @@ cdef class Lookup(Statement):
         if not wire.native:
             wire.poll_notices()
         if res == NULL or pq.resultStatus(res) != PGRES_TUPLES_OK:
-            return Statement.outcome(self, wire)
+            Statement.outcome(self, wire)
+            raise psycopg2.DatabaseError("the server sent no rows for the columns of the table")
         return [
             tuple([decode(wire.codec, pq.getvalue(res, row, column))
                    for column in range(pq.nfields(res))])

@@ -13,6 +13,7 @@ the beginning of functions of its own, and never within compiled code.
 import asyncio
 from collections import deque
 from weakref import WeakKeyDictionary
+from os import getpid
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
@@ -75,6 +76,7 @@ def status_of(conn):
 
 cdef class PoolCore:
     cdef public object _loop
+    cdef object pid                 # of the process that made it
     cdef public object _minsize
     cdef public object _recycle     # seconds unused after which a free connection is closed, or -1
     cdef public object _free        # deque, the one released first at the left
@@ -115,6 +117,7 @@ cdef class PoolCore:
 
     def __init__(self, loop, minsize, maxsize, recycle):
         self._loop = loop
+        self.pid = getpid()
         self._minsize = minsize
         self._recycle = recycle
         self._free = deque(maxlen=maxsize or None)
@@ -158,6 +161,8 @@ cdef class PoolCore:
         loop = running_loop()
         if loop is not self._loop and (loop is not None or self._loop.is_running()):
             raise RuntimeError(
+                "the pool was made in the process that this one was forked from, and can't be "
+                "shared with it; make a pool after the fork" if getpid() != self.pid else
                 "the pool belongs to another event loop" if loop is not None else
                 "the event loop of the pool runs in another thread: "
                 "use its call_soon_threadsafe() or asyncio.run_coroutine_threadsafe()")

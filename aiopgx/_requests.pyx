@@ -158,6 +158,7 @@ cdef class Statement(Request):
             give_failure(self.impl, self.query)
             raise psycopg2.ProgrammingError(self.refused)
         if res == NULL:
+            wire.close()                # who knows to what the next one belongs?
             raise psycopg2.DatabaseError("the server sent no result")
         status = pq.resultStatus(res)
         if status == PGRES_TUPLES_OK or status == PGRES_COMMAND_OK:

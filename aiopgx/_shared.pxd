@@ -1,9 +1,9 @@
 """Connections that many tasks share."""
 
-from ._core cimport Wire
+from ._core cimport Lent, Wire
 from ._requests cimport Sharer, Statement
 
-cdef class Lane
+cdef class Lane(Lent)
 cdef class Sharing
 
 cdef class Ticket(Sharer):
@@ -26,7 +26,7 @@ cdef class Ticket(Sharer):
     cdef int give(self, object outcome) except -1
     cdef int expire(self) except -1
 
-cdef class Lane:
+cdef class Lane(Lent):
     cdef readonly object conn
     cdef object pool
     cdef Sharing sharing

@@ -15,7 +15,7 @@ from collections import deque
 
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from ._core cimport Wire
+from ._core cimport Lent, Wire
 from ._libpq cimport pq
 from ._link cimport BUSY, IDLE
 from ._plans cimport TO_ASK, Plans, text_of
@@ -116,7 +116,7 @@ cdef class Ticket(Sharer):
         return 0
 
 
-cdef class Lane:
+cdef class Lane(Lent):
     """A connection of the pool while it is shared."""
 
     cdef bint is_open(self) except -1:

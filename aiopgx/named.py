@@ -95,6 +95,14 @@ class Portals:
         """Whether the transaction that the portal goes with is still open."""
         return portal.rests is None or portal.rests == self._wire.rests
 
+    def check_loop(self) -> None:
+        """Raise RuntimeError where another thread runs the event loop, or another loop runs."""
+        wire, running = self._wire, asyncio._get_running_loop()
+        if running is not wire.loop and (running is not None or wire.loop.is_running()):
+            raise RuntimeError(
+                "cursor.close() called on another event loop than the connection was made on"
+            )
+
     def close(self, portal: Portal) -> "asyncio.Future[None]":
         """Free a portal. Awaiting the result waits for it, if it can be done now.
 
@@ -422,6 +430,8 @@ class NamedCursor(Cursor[Row]):
         """
         if self.closed:
             return self._portals.nothing
+        if not self._wire.forked:
+            self._portals.check_loop()
         self._psycopg.close()
         portal = self._portal
         if portal is None:

@@ -41,7 +41,7 @@ from .pool_upkeep import (
 from .rows import Row, RowFactory, T
 from .shared import MAX_IN_FLIGHT
 from .tracing import tracing_of
-from .utils import _ContextManager, create_completed_future, get_running_loop
+from .utils import CONNECTING, _ContextManager, create_completed_future, get_running_loop, trim
 
 _Hook = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool[Any]")
@@ -213,7 +213,13 @@ class Pool(PoolCore, PoolCursors[Row]):
     @classmethod
     async def from_pool_fill(cls: type[_P], *args: Any, **kwargs: Any) -> _P:
         """Make a pool of this class and its first `minsize` connections."""
-        self = cls(*args, **kwargs)
+        try:
+            self = cls(*args, **kwargs)
+        except BaseException as error:
+            trim(error, CONNECTING)
+            raise
+        finally:
+            del args, kwargs  # the traceback of an error holds this frame
         connects = [self._loop.create_task(self._open()) for _ in range(self._minsize)]
         try:
             if connects:

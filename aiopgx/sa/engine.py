@@ -85,7 +85,7 @@ async def _create_engine(
     if kwargs.get("row_factory") is not None:
         raise TypeError("row_factory: the rows of aiopgx.sa are RowProxy objects")
     # looked up in the package, where programs put functions of their own in its place
-    pool = await aiopgx.create_pool(
+    making = aiopgx.create_pool(
         dsn,
         minsize=minsize,
         maxsize=maxsize,
@@ -93,6 +93,8 @@ async def _create_engine(
         pool_recycle=pool_recycle,
         **kwargs,
     )
+    del dsn, kwargs  # the traceback of an error holds this frame
+    pool = await making
     conn = await pool.acquire()
     try:
         return Engine(dialect, pool, conn.dsn)
