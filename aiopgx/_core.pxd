@@ -44,6 +44,9 @@ cdef class Request:
     cdef int answer(self, Wire wire, object outcome) except -1
     cdef int expire(self, Wire wire) except -1
 
+cdef class Lent:                    # the session of a connection that the pool shares: no user's
+    pass
+
 cdef class Wire(Link):
     cdef readonly unsigned long rests   # requests that left no transaction open
     cdef public object plans        # the hot statements of the connection, or None

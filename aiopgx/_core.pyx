@@ -120,6 +120,10 @@ cdef class Request:
         return wire.time_out(self)
 
 
+cdef class Lent:
+    pass
+
+
 cdef class Wire(Link):
     """Serves the requests of one psycopg2 connection; see Link for its arguments."""
 
@@ -168,11 +172,21 @@ cdef class Wire(Link):
                 f"{caller.rpartition('.')[2]} cannot be used with a prepared two-phase transaction")
         if session is None:
             session = self.shared
+            if isinstance(session, Lent):
+                return self.misplaced(caller)
         if self.users > 0 and (session is None or not self._all_of(session)):
             return RuntimeError(
                 f"{caller}() called while another coroutine "
                 f"is already waiting for incoming data")
         return None
+
+    cpdef object misplaced(self, str caller):
+        """The error for the use in another process or loop, or of what others share; or None."""
+        error = Link.misplaced(self, caller)
+        if error is None and isinstance(self.shared, Lent):
+            return psycopg2.InterfaceError(
+                f"{caller}() of a connection that is used after its release to the pool")
+        return error
 
     cdef bint _all_of(self, session) except -1:
         """Whether the users' requests in the queue are of this session: they are all of one."""
@@ -683,6 +697,8 @@ cdef class Wire(Link):
             self.pass_notifies()
             if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
                 break
+        else:
+            self.read_on()
         self.want_write(wanted == POLL_WRITE)
         return 0
 
@@ -729,6 +745,8 @@ cdef class Wire(Link):
                 if finished or not fresh or self.state != BUSY or self.head.full \
                         or not self.reading or not socket_ready(self.fd, False):
                     break               # all is here; paused; or nothing more for now
+            else:
+                self.read_on()
         finally:
             self.keep_no_notices()
         if self.texts:

@@ -26,6 +26,9 @@ def identifier(name: Any, raw: Any) -> str:
     """A name, quoted. Raises ValueError if there is a NUL in it."""
     if _has_nul(name):
         raise ValueError(f"a name cannot contain NUL (0x00) characters: {name!r}")
+    if isinstance(name, str):  # psycopg2 takes its UTF-8 for the client's encoding
+        doubled = name.replace('"', '""')
+        return f'"{doubled}"'
     quoted: str = quote_ident(name, raw)
     return quoted
 

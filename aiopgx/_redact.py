@@ -14,17 +14,23 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from ._keywords import LIBPQ
 
-_PASSWORDS = ("password", "sslpassword")
+# The last three are libpq 18's: who has them needs no password.
+_PASSWORDS = [
+    *("password", "sslpassword"),
+    *("oauth_client_secret", "scram_client_key", "scram_server_key"),
+]
 _HIDDEN = "xxx"  # as psycopg2 shows it
+
+_NAMES = rf"\b(?:{'|'.join(_PASSWORDS)})"
 
 # What may be a password: whatever stands where one belongs, to the last place where it could end.
 _SECRETS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"^\s*(?:[\w+.-]+:/+)?[^:@]*?:(.*)@",
-        r"[?&]\w*password=([^&]*)",
-        r"\b\w*password\s*=\s*('(?:[^'\\]|\\.)*'?\S*)",
-        rf"\b\w*password\s*=\s*(.*?)(?=\s+(?:{'|'.join(LIBPQ.split())})\s*=|$)",
+        rf"[?&]{_NAMES}=([^&]*)",
+        rf"{_NAMES}\s*=\s*('(?:[^'\\]|\\.)*'?\S*)",
+        rf"{_NAMES}\s*=\s*(.*?)(?=\s+(?:{'|'.join(LIBPQ.split())})\s*=|$)",
     )
 ]
 

@@ -1,9 +1,9 @@
 """Connections that many tasks share."""
 
-from ._core cimport Wire
+from ._core cimport Lent, Wire
 from ._requests cimport Sharer, Statement
 
-cdef class Lane
+cdef class Lane(Lent)
 cdef class Sharing
 
 cdef class Ticket(Sharer):
@@ -26,7 +26,7 @@ cdef class Ticket(Sharer):
     cdef int give(self, object outcome) except -1
     cdef int expire(self) except -1
 
-cdef class Lane:
+cdef class Lane(Lent):
     cdef readonly object conn
     cdef object pool
     cdef Sharing sharing
@@ -63,6 +63,7 @@ cdef class Sharing:
     cdef int send_scout(self, object pool) except -1
     cdef int adopt(self, object pool, object conn) except -1
     cdef int put_back(self, Ticket ticket) except -1
+    cdef bint may_grow(self, object pool) except -1
     cdef Lane best(self, object loop)
     cdef Lane free(self, object pool)
     cdef Lane open(self, object pool, object conn)

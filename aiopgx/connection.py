@@ -40,6 +40,7 @@ from .transaction import (
     Transaction,
 )
 from .utils import (
+    CONNECTING,
     ClosableQueue,
     _ContextManager,
     bounded,
@@ -167,23 +168,29 @@ def connect(
 
     Raises psycopg2's exceptions, those about the arguments at once, and `asyncio.TimeoutError`.
     """
-    connection = Connection(
-        dsn,
-        timeout,
-        echo,
-        enable_hstore=enable_hstore,
-        enable_uuid=enable_uuid,
-        enable_json=enable_json,
-        cancel_timeout=cancel_timeout,
-        raise_query_canceled=raise_query_canceled,
-        prepare_threshold=prepare_threshold,
-        prepared_max=prepared_max,
-        notifies_max=notifies_max,
-        row_factory=row_factory,
-        tracer=tracer,
-        slow_query=slow_query,
-        **kwargs,
-    )
+    try:
+        connection = Connection(
+            dsn,
+            timeout,
+            echo,
+            enable_hstore=enable_hstore,
+            enable_uuid=enable_uuid,
+            enable_json=enable_json,
+            cancel_timeout=cancel_timeout,
+            raise_query_canceled=raise_query_canceled,
+            prepare_threshold=prepare_threshold,
+            prepared_max=prepared_max,
+            notifies_max=notifies_max,
+            row_factory=row_factory,
+            tracer=tracer,
+            slow_query=slow_query,
+            **kwargs,
+        )
+    except BaseException as error:
+        trim(error, CONNECTING)
+        raise
+    finally:
+        del dsn, kwargs  # the traceback of an error holds this frame
     return _ContextManager[Connection](connection, disconnect, _drop)
 
 
@@ -307,7 +314,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
                 del self._arguments  # there may be a password in them
             await register_types(self)
         except BaseException as exc:
-            trim(exc)
+            trim(exc, CONNECTING)
             self.close()
             raise
         return self
@@ -470,9 +477,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
         if self._wire.reason is not None:
             raise self._wire.closed_error("connection already closed")
         # a connection's own cursor() may take None for a cursor factory
-        factory = {}
-        if cursor_factory is not None:
-            factory["cursor_factory"] = cursor_factory
+        factory: Any = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
         if name is not None:
             impl = self._conn.cursor(**factory)
             named = psycopg_named(self._wire.raw, name, scrollable, withhold)

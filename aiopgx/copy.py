@@ -403,7 +403,12 @@ async def _types(cursor: "Cursor", table: str, timeout: float | None) -> dict[st
         outcome = (await waiter).pop()
         if isinstance(outcome, BaseException):
             raise outcome
-        return {name: (int(oid), category) for name, oid, category in outcome}
+        try:
+            return {name: (int(oid), category) for name, oid, category in outcome}
+        except ValueError:
+            raise psycopg2.DatabaseError(
+                "the server's answer about the columns of the table can't be understood"
+            ) from None
     except BaseException as exc:
         trim(exc)
         if waiter is not None:

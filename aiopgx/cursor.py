@@ -339,8 +339,11 @@ class Cursor(Generic[Row]):
             self._psycopg.execute("%s", ())  # refused, too: lets go of the rows and the text
 
     async def _settle(self) -> None:
-        """In a pipeline, wait for what has been executed before; raise its error."""
-        if self._wire.shared is not None:
+        """In a pipeline, wait for what has been executed before; raise its error.
+
+        Does nothing for what will be refused.
+        """
+        if self._wire.shared is not None and self._wire.misplaced("cursor") is None:
             await self._wire.shared.sync()
 
     def _failed(self, exc: BaseException, waiter: "asyncio.Future[Any]") -> None:

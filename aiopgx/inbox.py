@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from psycopg2.extensions import Notify, quote_ident
+from psycopg2.extensions import Notify
 
+from ._nul import identifier
 from .log import logger
 from .utils import Missing
 
@@ -41,8 +42,7 @@ def quoted_channel(conn: "Connection", channel: str) -> str:
     check_channel(channel)
     if conn.closed:
         raise conn._wire.closed_error("connection already closed")
-    quoted: str = quote_ident(channel, conn._wire.raw)
-    return quoted
+    return identifier(channel, conn._wire.raw)
 
 
 class Inbox:

@@ -22,7 +22,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 from ._core import Wire
 from ._errors import make_error
 from ._nul import refuse_nul
-from ._requests import end_portal
+from ._requests import check_size, end_portal
 from ._rows import Unready, c_int, scroll_target
 from ._structs import genuine_cursor
 from .cursor import Cursor, Owner, _close_cursor
@@ -94,6 +94,14 @@ class Portals:
     def lasts(self, portal: Portal) -> bool:
         """Whether the transaction that the portal goes with is still open."""
         return portal.rests is None or portal.rests == self._wire.rests
+
+    def check_loop(self) -> None:
+        """Raise RuntimeError where another thread runs the event loop, or another loop runs."""
+        wire, running = self._wire, asyncio._get_running_loop()
+        if running is not wire.loop and (running is not None or wire.loop.is_running()):
+            raise RuntimeError(
+                "cursor.close() called on another event loop than the connection was made on"
+            )
 
     def close(self, portal: Portal) -> "asyncio.Future[None]":
         """Free a portal. Awaiting the result waits for it, if it can be done now.
@@ -227,6 +235,7 @@ class NamedCursor(Cursor[Row]):
 
     def _declare(self, operation: Any, parameters: Any) -> bytes:
         refuse_nul(operation)
+        check_size(parameters)
         statement = b"DECLARE %b %bCURSOR %b HOLD FOR %b" % (
             quoted(self._named.name),
             _SCROLL[self.scrollable],
@@ -421,6 +430,8 @@ class NamedCursor(Cursor[Row]):
         """
         if self.closed:
             return self._portals.nothing
+        if not self._wire.forked:
+            self._portals.check_loop()
         self._psycopg.close()
         portal = self._portal
         if portal is None:

@@ -181,6 +181,9 @@ class Pipeline:
         wire = self._conn._wire
         if wire.closed:
             raise wire.closed_error("connection already closed")
+        refusal = wire.misplaced("pipeline")
+        if refusal is not None:
+            raise refusal
         if wire.shared is None:
             wire.shared = self
         pipeline: Pipeline = wire.shared  # that of the block around this one

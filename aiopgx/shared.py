@@ -149,8 +149,8 @@ async def _execute_alone(
 
 
 def _until(end: float | None, pool: "Pool[Any]") -> float | None:
-    """The seconds that are left."""
-    return None if end is None else end - pool._loop.time()
+    """The seconds that are left, to the millisecond: errors show them."""
+    return None if end is None else round(end - pool._loop.time(), 3)
 
 
 class SharedCursor(Cursor[Row]):

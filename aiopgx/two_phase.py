@@ -112,4 +112,6 @@ async def recover(conn: "Connection") -> list[Xid]:
             "SELECT gid, prepared, owner, database FROM pg_prepared_xacts", prepare=False
         )
         rows = await cursor.fetchall()
+    if any(len(row) != 4 for row in rows):
+        raise psycopg2.DatabaseError("the server's answer about transactions can't be understood")
     return [fill_xid(Xid.from_string(gid), *described) for gid, *described in rows]  # type: ignore[no-untyped-call, unused-ignore]

@@ -56,11 +56,18 @@ _HIDDEN = (
 )
 
 
-def trim(error: BaseException) -> None:
-    """Take compiled code out of a traceback: an error of psycopg2 shows the caller and no more."""
+# Of errors of connecting: local variables, which some tools show, would have passwords in them.
+CONNECTING = (*_HIDDEN, "aiopgx.connection", "aiopgx.hosts", "aiopgx.pool")
+
+
+def trim(error: BaseException, hidden: tuple[str, ...] = _HIDDEN) -> None:
+    """Take compiled code out of a traceback: an error of psycopg2 shows the caller and no more.
+
+    hidden: how the names of the modules begin that are taken out.
+    """
     entry = error.__traceback__
     while entry is not None and entry.tb_next is not None:
-        if entry.tb_next.tb_frame.f_globals.get("__name__", "").startswith(_HIDDEN):
+        if entry.tb_next.tb_frame.f_globals.get("__name__", "").startswith(hidden):
             entry.tb_next = entry.tb_next.tb_next
         else:
             entry = entry.tb_next

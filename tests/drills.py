@@ -13,6 +13,7 @@ import contextlib
 import gc
 import itertools
 import os
+import resource
 import time
 import types
 
@@ -24,6 +25,15 @@ names = itertools.count()
 def descriptors():
     """How many file descriptors are open."""
     return len(os.listdir("/dev/fd"))
+
+
+def resident():
+    """The process' resident memory in MB, where there is a /proc; else 0."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return 0.0
 
 
 def own_time():
@@ -63,6 +73,18 @@ async def nothing_left(impl, dsn, side, **kwargs):
     await until(lambda: sessions(side, name) == 0)
     await until(lambda: asyncio.all_tasks() == tasks)
     await until(lambda: descriptors() <= before)
+
+
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
 
 
 async def its_task(body):

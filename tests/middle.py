@@ -16,15 +16,16 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @contextlib.contextmanager
-def middle(port, *, certificate=None, answer=b"S"):
+def middle(port, *, certificate=None, answer=b"S", told=None):
     """The port of one in front of that port of 127.0.0.1.
 
     certificate: (file, key) for TLS with the client; None for no TLS.
     answer: to the client's wish for TLS: "S" for yes, "N" for no.
+    told: a bytearray that gets what clients have said to him; they go no further then.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
-        man = _Man(listener, port, certificate, answer)
+        man = _Man(listener, port, certificate, answer, told)
         thread = threading.Thread(target=man.run)
         thread.start()
         try:
@@ -37,10 +38,11 @@ def middle(port, *, certificate=None, answer=b"S"):
 class _Man:
     """Serves each connection in a thread of its own."""
 
-    def __init__(self, listener, port, certificate, answer):
+    def __init__(self, listener, port, certificate, answer, told):
         self.listener = listener
         self.port = port
         self.answer = answer
+        self.told = told
         self.stopping = threading.Event()
         self.context = None
         if certificate is not None:
@@ -61,10 +63,17 @@ class _Man:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             client.settimeout(20)
             stack.enter_context(client)
-            assert client.recv(8) == SSL_REQUEST
+            start = client.recv(8)
+            if self.told is not None and start != SSL_REQUEST:
+                self.told += start + client.recv(65536)
+                return
+            assert start == SSL_REQUEST
             client.sendall(self.answer)
             if self.context is not None:
                 client = stack.enter_context(self.context.wrap_socket(client, server_side=True))
+            if self.told is not None:
+                self.told += client.recv(65536)
+                return
             server = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
             self._pass_on(client, server)
 

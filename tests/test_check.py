@@ -121,6 +121,15 @@ def test_what_is_no_dsn(capsys, command, wrong):
     assert "geheim" not in error
 
 
+@pytest.mark.parametrize("wrong", ["postgresql://u:geh/eim@[::1/db", "host=h,i port=1,2"])
+def test_the_port_is_no_number(capsys, wrong):
+    """Where a "/" of a password was not quoted, a part of it stands in its place."""
+    assert commands.main(["bench", "--dsn", wrong, "--rounds", "1"]) != 0
+    captured = capsys.readouterr()
+    assert "number of its port" in captured.err
+    assert "geh" not in captured.out + captured.err
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_timeout_that_is_none(capsys, seconds):
     with pytest.raises(SystemExit):

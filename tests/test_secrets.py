@@ -121,3 +121,87 @@ async def test_no_descriptor_is_left(ours, dsn):
             os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     await conn.close()
+
+
+# --- local variables, which some tools show beside tracebacks -------------------------------------
+
+NOWHERE = "postgresql://u:SECRET@127.0.0.1:1/db"
+FAILING = [
+    (NOWHERE, {}),
+    ("host=127.0.0.1 port=1", {"password": "SECRET"}),
+    ("postgresql://u:SECRET@127.0.0.1:1,localhost:1/db", {}),
+    ("host=127.0.0.1,localhost port=1", {"password": "SECRET"}),
+    ("postgresql://u:SECRET/x@[::1/db", {}),
+    (NOWHERE, {"nonsense": 1}),
+    (NOWHERE, {"nonsense": 1, "password": "SECRET"}),
+    (NOWHERE, {"cancel_timeout": -1}),
+    (NOWHERE, {"sslpassword": "SECRET", "timeout": 1e-9}),
+]
+
+
+async def connecting(ours, dsn, keywords):
+    await ours.connect(dsn, **keywords)
+
+
+async def filling_a_pool(ours, dsn, keywords):
+    await ours.create_pool(dsn, **keywords)
+
+
+async def acquiring(ours, dsn, keywords):
+    async with ours.create_pool(dsn, minsize=0, **keywords) as pool:
+        await pool.acquire()
+
+
+async def executing(ours, dsn, keywords):
+    async with ours.create_pool(dsn, minsize=0, **keywords) as pool:
+        await pool.execute("SELECT 1")
+
+
+async def making_an_engine(ours, dsn, keywords):
+    sa = pytest.importorskip("aiopgx.sa")
+    await sa.create_engine(dsn, **keywords)
+
+
+async def listening(ours, dsn, keywords):
+    async with ours.Listener(dsn, ["news"], **keywords):
+        pass
+
+
+async def of_the_dialect(ours, dsn, keywords):
+    pytest.importorskip("aiopgx.dialect")
+    from aiopgx.dialect import _connect
+
+    await _connect(dsn, **keywords)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize(
+    "use",
+    [connecting, filling_a_pool, acquiring, executing, making_an_engine, listening, of_the_dialect],
+)
+async def test_local_variables(ours, use, trace):
+    """Those of our own functions; `use` is the program's."""
+    more = {"slow_query": 9, "tracer": lambda operation: None} if trace else {}
+    for dsn, keywords in FAILING:
+        try:
+            await use(ours, dsn, {**keywords, **more})
+        except Exception as error:
+            entry = error.__traceback__.tb_next.tb_next
+            report = traceback.TracebackException(type(error), error, entry, capture_locals=True)
+            shown = "".join(report.format())
+        assert "SECRET" not in shown, shown
+        assert "in " in shown
+
+
+async def test_local_variables_of_a_refused_pool(ours):
+    with pytest.raises(ValueError) as info:
+        await ours.create_pool(NOWHERE, minsize=-1)
+    entry = info.value.__traceback__.tb_next
+    report = traceback.TracebackException(ValueError, info.value, entry, capture_locals=True)
+    assert "SECRET" not in "".join(report.format())
+
+
+@pytest.mark.parametrize("name", ["oauth_client_secret", "scram_client_key", "scram_server_key"])
+def test_secrets_of_libpq_18(name):
+    for dsn in (f"host=h {name}=Q7Q7 port=1", f"postgresql://h/db?{name}=Q7Q7"):
+        assert "Q7" not in hidden('invalid value: "Q7Q7"', dsn)

@@ -1,8 +1,10 @@
 """What must not leak, and what must not be taken for SQL."""
 
+import asyncio
 import gc
 import io
 import logging
+import re
 import traceback
 import warnings
 
@@ -193,6 +195,67 @@ async def test_named_cursors(ours, connect, victim):
             assert await fetch(conn, "SELECT count(*) FROM pg_cursors WHERE name <> ''") == [(0,)]
 
 
+async def test_channels(ours, connect, victim, side):
+    """Each is heard under its own name, and no more once that has ended."""
+    conn, heard = await connect(), []
+
+    def hear(conn, pid, channel, payload):
+        heard.append(channel)
+
+    async def notify():
+        for name in HOSTILE:
+            scalar(side, "SELECT pg_notify(%s, '')", (name,))
+        await conn.execute("SELECT 1")
+        await asyncio.sleep(0)
+
+    for name in HOSTILE:
+        await conn.add_listener(name, hear)
+    assert await fetch(conn, "SELECT pg_listening_channels()") == [(name,) for name in HOSTILE]
+    await notify()
+    assert heard == HOSTILE
+    for name in HOSTILE:
+        await conn.remove_listener(name, hear)
+    assert await fetch(conn, "SELECT pg_listening_channels()") == []
+
+
+async def test_channels_of_a_listener(ours, dsn, victim, side):
+    async with ours.Listener(dsn, HOSTILE[:5]) as listener:
+        for name in HOSTILE[5:]:
+            await listener.listen(name)
+        await listener.unlisten(HOSTILE[1])
+        for name in HOSTILE:
+            scalar(side, "SELECT pg_notify(%s, '')", (name,))
+        heard = [(await anext(listener)).channel for _ in HOSTILE[1:]]
+        assert heard == [HOSTILE[0], *HOSTILE[2:]]
+
+
+async def test_names_of_programs(ours, dsn, victim):
+    """In the DSN as well, which has quotes of its own. The server keeps them in ASCII."""
+    for name in HOSTILE:
+        kept = "".join(c if " " <= c <= "~" else "?" for c in name)
+        for place, keywords in [
+            (dsn, {"application_name": name}),
+            (make_dsn(dsn, application_name=name), {}),
+        ]:
+            async with ours.connect(place, **keywords) as conn:
+                ((shown,),) = await fetch(conn, "SHOW application_name")
+                shown = re.sub(r"(\\x[0-9a-f]{2}|\?)+", "?", shown)  # "?" or "\\xc3", by version
+                assert shown == re.sub(r"\?+", "?", kept)
+
+
+async def test_two_phase_transactions_of_a_connection(ours, connect, victim):
+    """IDs as they are, and of three parts."""
+    conn = await connect()
+    for name in HOSTILE:
+        parts = [await conn.xid(7, name, name)] if name.isascii() and name.isprintable() else []
+        for xid in (name, *parts):
+            await conn.tpc_begin(xid)
+            await conn.execute("SELECT 1")
+            await conn.tpc_prepare()
+            await conn.tpc_rollback()
+    assert await conn.tpc_recover() == []
+
+
 async def test_two_phase_transactions(ours, dsn, victim):
     sa = pytest.importorskip("aiopgx.sa")
     async with sa.create_engine(dsn) as engine, engine.acquire() as conn:
@@ -218,6 +281,18 @@ async def test_names_and_values_of_sqlalchemy(ours, dsn, victim, side):
                 assert row.as_tuple() == (5,)
             value = await conn.scalar(db.select(db.literal(name)))
             assert value == name
+            alias = table.alias(name + "2")
+            column = alias.c.n.label(name)
+            row = await (await conn.execute(db.select(column).where(column == 5))).first()
+            assert row[name] == row[column] == 5 and list(row) == [name]
+            bound = db.bindparam(name, 7)
+            row = await (await conn.execute(db.select(bound.label("%s")))).first()
+            assert row["%s"] == 7
+            sequence = db.Sequence(name + "3")
+            quoted = quote_ident(name + "3", side)
+            scalar(side, f"CREATE SEQUENCE {quoted}; SELECT 1")
+            assert await conn.scalar(db.select(sequence.next_value())) == 1
+            scalar(side, f"DROP SEQUENCE {quoted}; SELECT 1")
 
 
 async def test_values(ours, connect, victim):
@@ -236,6 +311,52 @@ async def test_values(ours, connect, victim):
             await cur.execute("INSERT INTO kept VALUES (%s, %s)", (4, name))
         rows = await fetch(conn, "SELECT id, t FROM kept WHERE t = %s ORDER BY id", (name,))
         assert rows == [(n, name) for n in (1, 2, 3, 4)]
+
+
+# Characters that end in the byte of a backslash, in the encodings that know such.
+TREACHEROUS = {
+    "SJIS": "表ソ能",
+    "BIG5": "功許蓋",
+    "GBK": "誠乗",
+    "GB18030": "誠乗",
+    "UHC": "뱹",
+    "SHIFT_JIS_2004": "表ソ能",
+    "EUC_JP": "表",
+    "LATIN1": "é",
+    "UTF8": "表ソ能",
+}
+
+
+@pytest.mark.parametrize("encoding", TREACHEROUS)
+async def test_values_and_names_in_other_encodings(ours, dsn, victim, encoding):
+    """In bytes, a quote behind such a character looks as if it were escaped, or escapes."""
+    async with ours.connect(dsn, client_encoding=encoding, prepare_threshold=0) as conn:
+        cur = await conn.cursor()
+        await cur.execute("CREATE TEMPORARY TABLE kept (id int, t text)")
+        for character in TREACHEROUS[encoding]:
+            for text in (
+                f"{character}'; DROP TABLE victim; --",
+                f'{character}"; DROP x',
+                character,
+            ):
+                for _ in range(3):
+                    assert await fetch(conn, "SELECT %s", (text,)) == [(text,)]
+                await cur.execute("TRUNCATE kept")
+                await cur.executemany("INSERT INTO kept VALUES (%s, %s)", [(1, text)])
+                await cur.execute_values("INSERT INTO kept VALUES %s", [(2, text)])
+                await cur.copy_records("kept", [(3, text)])
+                sql = "SELECT id FROM kept WHERE t = %s ORDER BY id"
+                assert await fetch(conn, sql, (text,)) == [(1,), (2,), (3,)]
+                await conn.add_listener(text, print)
+                assert await fetch(conn, "SELECT pg_listening_channels()") == [(text,)]
+                await conn.remove_listener(text, print)
+                # the name of a cursor is sent as psycopg2 sends it: its UTF-8
+                async with conn.cursor("named", withhold=True) as named:
+                    await named.execute("SELECT %s", (text,))
+                    assert await named.fetchall() == [(text,)]
+                await conn.tpc_begin(text)
+                await conn.tpc_prepare()
+                await conn.tpc_rollback()
 
 
 # --- NUL ------------------------------------------------------------------------------------------

@@ -283,3 +283,125 @@ async def test_sessions_are_encrypted(ours, secure):
         with side_connection(secure.dsn, sslmode="disable") as side:
             assert connections.size == 3
             assert scalar(side, sql)
+
+
+# --- the same for all connections of a program ----------------------------------------------------
+
+
+class Swapped:
+    """What stands on one port: the server at first, somebody else from some time on."""
+
+    def __init__(self, proxy, port):
+        self.proxy, self.port = proxy, port
+
+    def stand_in(self, port):
+        """From now on this one answers; who is connected is cut off."""
+        self.proxy.server_port = port
+        self.proxy.end()
+
+
+@pytest.fixture
+def swapped(secure):
+    with listening(secure.port) as (proxy, port):
+        yield Swapped(proxy, port)
+
+
+@LOOPS
+async def test_a_pool_that_connects_again_asks_for_no_less(
+    ours, secure, swapped, authority, certificates
+):
+    """He comes later: with a certificate of somebody else, or with none."""
+    options = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    place = {"host": "127.0.0.1", "port": swapped.port, "user": "postgres", "dbname": "postgres"}
+    async with ours.create_pool(**place, **options, minsize=2, maxsize=2) as pool:
+        for certificate, answer in [
+            (certificates["wrong name"], b"S"),
+            (certificates["unknown authority"], b"S"),
+            (None, b"N"),
+        ]:
+            with middle(secure.port, certificate=certificate, answer=answer) as port:
+                swapped.stand_in(port)
+                await until(lambda: all(conn.closed for conn in pool._free))
+                with pytest.raises(psycopg2.OperationalError):
+                    async with pool.acquire():
+                        pass
+                with pytest.raises(psycopg2.OperationalError):
+                    await pool.execute("SELECT 1")
+        swapped.stand_in(secure.port)
+        async with pool.acquire() as conn:
+            assert await fetch(conn, "SELECT 1") == [(1,)]
+
+
+@LOOPS
+async def test_each_of_several_hosts_is_verified(ours, secure, authority, certificates):
+    """The first is somebody else: the second one is asked, and nothing was said to the first."""
+    options = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    for certificate, answer in [(certificates["unknown authority"], b"S"), (None, b"N")]:
+        with middle(secure.port, certificate=certificate, answer=answer) as port:
+            conn = await ours.connect(
+                **{"host": "127.0.0.1,localhost", "port": f"{port},{secure.port}"},
+                **{"user": "scram", "password": "right", "dbname": "postgres", **options},
+            )
+            assert conn.raw.info.port == secure.port
+            assert await fetch(conn, "SELECT ssl FROM pg_stat_ssl WHERE pid=pg_backend_pid()") == [
+                (True,)
+            ]
+            await conn.close()
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["cancel()", "task", "close"])
+async def test_cancel_requests_go_to_nobody_else(
+    ours, secure, swapped, authority, certificates, way
+):
+    """They are verified as the session was: who stands there now learns no key by which to cancel.
+
+    libpq 17; an older one sends them in clear.
+    """
+    if not ours.capabilities().async_cancel:
+        return
+    options = {"sslmode": "verify-full", "sslrootcert": str(authority.certificate)}
+    for certificate, answer, mode in [
+        (certificates["unknown authority"], b"S", "verify-full"),
+        (None, b"N", "verify-full"),
+        (None, b"N", "require"),
+        (None, b"N", "prefer"),  # which asks for no more
+    ]:
+        options["sslmode"] = mode
+        conn = await ours.connect(
+            **{"host": "127.0.0.1", "port": swapped.port, "user": "postgres"},
+            **{"dbname": "postgres", "cancel_timeout": 0.2, **options},
+        )
+        told = bytearray()
+        with (
+            side_connection(secure.dsn) as side,
+            middle(secure.port, certificate=certificate, answer=answer, told=told) as port,
+        ):
+            mark = f"/* {way} {answer} {mode} */"
+            task = await underway(conn, fetch(conn, f"SELECT pg_sleep(30) {mark}"))
+            await until(lambda: running(side, mark))  # noqa: B023
+            swapped.proxy.server_port = port
+            asked = len(swapped.proxy.starts)
+            if way == "cancel()":
+                with pytest.raises(asyncio.TimeoutError):
+                    await conn.cancel()
+            elif way == "task":
+                task.cancel()
+            else:
+                conn.close()
+            await until(lambda: len(swapped.proxy.starts) > asked)  # noqa: B023
+            assert swapped.proxy.starts[asked][:8] == SSL_REQUEST
+            task.cancel()
+            await asyncio.wait([task])
+            await conn.close()
+            if mode == "prefer":
+                await until(lambda: told.startswith(CANCEL_REQUEST))  # noqa: B023
+            else:
+                assert not told
+            scalar(
+                side,
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE query LIKE %s AND pid <> pg_backend_pid()",
+                (f"%{mark}%",),
+            )
+        swapped.proxy.server_port = secure.port

@@ -60,7 +60,9 @@ class AsyncAdapt_aiopgx_dbapi:
 
     def connect(self, *args: Any, **kwargs: Any) -> AsyncAdapt_aiopgx_connection:
         creator = kwargs.pop("async_creator_fn", _connect)
-        connection = await_only(creator(*args, **kwargs))
+        connecting = creator(*args, **kwargs)
+        del args, kwargs  # as below
+        connection = await_only(connecting)
         if connection._tracing is not None:
             return Traced_aiopgx_connection(self, connection)
         return AsyncAdapt_aiopgx_connection(self, connection)
@@ -74,7 +76,11 @@ async def _connect(*args: Any, **kwargs: Any) -> aiopgx.Connection:
     if kwargs.get("row_factory") is not None:
         raise TypeError("row_factory: the rows of SQLAlchemy's results are its own")
     options = {"timeout": None, "enable_json": False, "enable_uuid": False, "enable_hstore": False}
-    return await aiopgx.connect(*args, **{**options, **kwargs})
+    try:
+        connecting = aiopgx.connect(*args, **{**options, **kwargs})
+    finally:
+        del args, kwargs  # the traceback of an error holds this frame, maybe with a password in it
+    return await connecting
 
 
 class PGDialect_aiopgx(PGDialect_psycopg2):

@@ -31,6 +31,12 @@ async def _rollback_transaction(transaction: Transaction) -> None:
     await transaction.rollback()
 
 
+def without_row_factory(cursor: Any) -> None:
+    """Have a cursor give plain rows, which RowProxy needs, whatever its connection was set to."""
+    if getattr(cursor, "row_factory", None) is not None:
+        cursor.row_factory = None
+
+
 async def _close_result_proxy(result: ResultProxy) -> None:
     result.close()
 
@@ -147,6 +153,7 @@ class SAConnection:
 
     async def _open_cursor(self) -> Any:
         cursor = await self._usable().cursor()
+        without_row_factory(cursor)
         cursor._pipelined = False  # its result is looked at when execute() returns
         self._cursors.add(cursor)
         return cursor

@@ -13,7 +13,7 @@ import aiopgx
 from ..connection import TIMEOUT
 from ..utils import _ContextManager, _IterableContextManager, get_running_loop
 from ._statements import APGCompiler_psycopg2
-from .connection import SAConnection, _close_result_proxy
+from .connection import SAConnection, _close_result_proxy, without_row_factory
 from .result import ResultProxy, RowProxy
 
 
@@ -85,7 +85,7 @@ async def _create_engine(
     if kwargs.get("row_factory") is not None:
         raise TypeError("row_factory: the rows of aiopgx.sa are RowProxy objects")
     # looked up in the package, where programs put functions of their own in its place
-    pool = await aiopgx.create_pool(
+    making = aiopgx.create_pool(
         dsn,
         minsize=minsize,
         maxsize=maxsize,
@@ -93,6 +93,8 @@ async def _create_engine(
         pool_recycle=pool_recycle,
         **kwargs,
     )
+    del dsn, kwargs  # the traceback of an error holds this frame
+    pool = await making
     conn = await pool.acquire()
     try:
         return Engine(dialect, pool, conn.dsn)
@@ -244,6 +246,7 @@ class Engine:
             async with self.acquire() as conn:
                 return await conn.execute(query, *multiparams, **params)
         cursor = await self._pool.execute(text, parameters)
+        without_row_factory(cursor)
         return ResultProxy(reader, cursor, self._dialect, result_map)
 
     def release(self, conn: SAConnection) -> "asyncio.Future[None]":

@@ -78,7 +78,10 @@ class Server:
         parameters = parse_dsn(dsn)
         self.dsn: str = dsn
         self.host: str = parameters.get("host", "")
-        self.port: int = int(parameters.get("port", 5432))
+        try:
+            self.port: int = int(parameters.get("port", 5432))
+        except ValueError:
+            raise ServerError("the DSN must name one server, by the number of its port") from None
 
     def __enter__(self) -> Server:
         return self
@@ -104,7 +107,7 @@ class Server:
 
         Raises ServerError if it was not started here.
         """
-        raise ServerError(f"the server of {self.dsn!r} was not started here")
+        raise ServerError(f"the server on port {self.port} was not started here")
 
     def close(self) -> None:
         """Stop the server and remove its data, if it was started here. May be called again."""
