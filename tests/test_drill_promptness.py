@@ -120,26 +120,31 @@ async def test_cancelled_at_once(ours, dsn, side, road, report):
 # --- timeouts -------------------------------------------------------------------------------------
 
 
-async def by_execute(pool, seconds):
+async def by_execute(pool, seconds, begin):
     async with pool.acquire() as conn, conn.cursor() as cur:
+        begin()
         await cur.execute(SLEEP, timeout=seconds)
 
 
-async def by_psycopg2(pool, seconds):
+async def by_psycopg2(pool, seconds, begin):
     async with pool.acquire() as conn, conn.cursor() as cur:
         assert cur.raw
+        begin()
         await cur.execute(SLEEP, timeout=seconds)
 
 
-async def by_pool_execute(pool, seconds):
+async def by_pool_execute(pool, seconds, begin):
+    begin()
     await pool.execute(SLEEP, timeout=seconds, shared=False)
 
 
-async def by_pool_execute_shared(pool, seconds):
+async def by_pool_execute_shared(pool, seconds, begin):
+    begin()
     await pool.execute(SLEEP, timeout=seconds)
 
 
-async def by_acquire(pool, seconds):
+async def by_acquire(pool, seconds, begin):
+    begin()
     async with pool.acquire(timeout=seconds):
         raise AssertionError("all connections are in use")
 
@@ -156,12 +161,15 @@ async def test_timeout_under_load(ours, dsn, side, way, report):
     loop = asyncio.get_running_loop()
 
     async def one(pool, seconds):
-        fired = []
-        end = loop.time() + seconds
-        loop.call_at(end, lambda: fired.append(own_time()))
+        begun, fired = [], []
+
+        def begin():
+            begun.append(loop.time())
+            loop.call_later(seconds, lambda: fired.append(own_time()))
+
         with pytest.raises(asyncio.TimeoutError):
-            await way(pool, seconds)
-        late.append(loop.time() - end)
+            await way(pool, seconds, begin)
+        late.append(loop.time() - begun[0] - seconds)
         behind.append(own_time() - fired[0] if fired else 0)
 
     async def work(pool, over):
