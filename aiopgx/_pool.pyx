@@ -12,8 +12,8 @@ the beginning of functions of its own, and never within compiled code.
 
 import asyncio
 from collections import deque
-from weakref import WeakKeyDictionary
 from os import getpid
+from weakref import WeakKeyDictionary
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE

@@ -170,7 +170,9 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
     # these ask the compiled modules, or nothing of the package, whatever the road
     collect_ignore += ["test_eligibility.py", "test_eligibility_generated.py", "test_server.py"]
-    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py"]
+    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py", "test_interpreters.py"]
+    # each has psycopg2's road as one of its roads
+    collect_ignore += ["test_drill_flat.py", "test_drill_hostile.py", "test_drill_huge.py"]
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
