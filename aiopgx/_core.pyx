@@ -599,7 +599,7 @@ cdef class Wire(Link):
             return self.closed_elsewhere()
         if now < self.deadline:
             # what came while somebody called poll() of `raw` is there, and the socket is silent
-            if self.reading and not self.head.full:
+            if self.reading and not self.writing and not self.head.full:
                 if self.state == BUSY:
                     self._read(False)
                 elif self.state == FOREIGN:
