@@ -57,7 +57,8 @@ test-examples: $(VENV)/.test-examples
 
 # The reliability drills in their long form, for many minutes. See docs/reliability.md.
 drill: $(VENV)/.test$(SQLALCHEMY)
-	@AIOPGX_LONG=1 $(BIN)/python -m pytest -n auto --dist load tests/test_drill_*.py $(ARGS)
+	@AIOPGX_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_drill_*.py \
+	    tests/dialect/test_drill_*.py $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	@$(BIN)/python -m fuzz $(ARGS)

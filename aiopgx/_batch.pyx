@@ -48,6 +48,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
+from ._limits cimport refuse_large
 from ._placement cimport IN_VALUES
 from ._plans cimport Plan, Plans, nothing_was_done, verdict
 from ._put cimport put_double
@@ -363,7 +364,10 @@ cdef class Trial(Request):
 def literal(Wire wire, impl, operation, parameters):
     """What impl.mogrify() gives."""
     cdef bytes text = merge(operation, parameters) if wire.native and wire.plain else None
-    return impl.mogrify(operation, parameters) if text is None else text
+    if text is None:
+        refuse_large(parameters)
+        text = impl.mogrify(operation, parameters)
+    return text
 
 
 # --- the batch ------------------------------------------------------------------------------------

@@ -43,7 +43,6 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.limits cimport INT_MAX
 from libc.math cimport isfinite, isnan
 from libc.string cimport memchr, memcpy, strlen
 
@@ -57,6 +56,7 @@ import psycopg2.extensions
 import psycopg2.extras
 from psycopg2.extensions import ISQLQuote, QuotedString
 
+from ._limits cimport TOO_LARGE, too_large
 from ._put cimport put32, put64
 
 cdef extern from "_frames.h":
@@ -215,8 +215,8 @@ cdef class Binds:
         """Make room for a value; the caller fills it, the NUL behind it is there."""
         cdef size_t wanted = self.used + size + 1
         cdef char *larger
-        if size > INT_MAX:
-            raise MemoryError
+        if size >= TOO_LARGE or wanted >= TOO_LARGE:
+            raise too_large()
         if wanted > self.size:
             larger = <char *>PyMem_Realloc(
                 NULL if self.bytes == self.own_bytes else self.bytes, 2 * wanted)

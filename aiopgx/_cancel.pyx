@@ -104,18 +104,18 @@ cdef class _Driven(_Request):
             pq.cancelReset(self.conn)
         self.asked = True
         self.sending = pq.cancelStart(self.conn) != 0
+        self.status = PGRES_POLLING_WRITING
         return self.go_on()
 
     cdef bint pending(self) except -1:
         return self.sending
 
     cdef int go_on(self) except -1:
-        while self.sending:
+        # before its socket is ready, libpq would wait there, with the GIL: for ever if the server is gone
+        while self.sending and socket_ready(
+                pq.cancelSocket(self.conn), self.status == PGRES_POLLING_WRITING):
             self.status = pq.cancelPoll(self.conn)
             self.sending = self.status in (PGRES_POLLING_READING, PGRES_POLLING_WRITING)
-            if self.sending and not socket_ready(
-                    pq.cancelSocket(self.conn), self.status == PGRES_POLLING_WRITING):
-                break
         return 0
 
     cdef int register(self, poller) except -1:

@@ -13,7 +13,6 @@ pauses until they have been fetched.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.limits cimport INT_MAX
 from libc.stdlib cimport atol
 
 import psycopg2
@@ -30,6 +29,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
+from ._limits cimport LARGEST
 from ._plans cimport Plans
 from ._requests cimport Statement
 from ._rows cimport SHAPE_TUPLE
@@ -157,8 +157,12 @@ cdef class Copy(Statement):
         self.incoming(wire)
         if self.ended:
             return 0
-        if length > INT_MAX:
-            raise MemoryError
+        while length > LARGEST:         # the server takes no message of 1 GiB
+            self.write(data, LARGEST)
+            data += LARGEST
+            length -= LARGEST
+        if self.ended:
+            return 0
         wire.keep_notices()
         try:
             sent = pq.putCopyData(wire.conn, data, <int>length)

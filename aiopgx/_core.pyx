@@ -715,6 +715,8 @@ cdef class Wire(Link):
             self.pass_notifies()
             if wanted == POLL_WRITE or self.fd < 0 or not socket_ready(self.fd, False):
                 break
+        else:
+            self.read_on()
         self.want_write(wanted == POLL_WRITE)
         return 0
 
@@ -761,6 +763,8 @@ cdef class Wire(Link):
                 if finished or not fresh or self.state != BUSY or self.head.full \
                         or not self.reading or not socket_ready(self.fd, False):
                     break               # all is here; paused; or nothing more for now
+            else:
+                self.read_on()
         finally:
             self.keep_no_notices()
         if self.texts:

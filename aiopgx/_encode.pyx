@@ -19,7 +19,6 @@ from cpython.list cimport PyList_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.limits cimport INT_MAX
 from libc.math cimport isfinite, isinf, isnan
 from libc.string cimport memchr, memcpy, memmove, strlen
 
@@ -31,6 +30,8 @@ import uuid
 import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import ISQLQuote
+
+from ._limits cimport TOO_LARGE
 
 from ._literals import (
     PLAIN,
@@ -201,7 +202,7 @@ cdef class Encoder:
         cdef char *larger
         cdef Py_ssize_t wanted = self.used + size
         if wanted > self.size:
-            if wanted > INT_MAX:
+            if wanted >= TOO_LARGE:
                 raise DataError("too long for COPY")
             wanted = 2 * wanted + 1024
             larger = <char *>PyMem_Realloc(self.data, wanted)

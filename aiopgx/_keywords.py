@@ -14,7 +14,7 @@ _ELSEWHERE = {
     "cursor_class": "cursor_factory",
     "init": "on_connect",
     "configure": "on_connect",
-    "max_inactive_connection_lifetime": "pool_recycle",
+    "max_inactive_connection_lifetime": "max_idle",
     "max_size": "maxsize",
     "min_size": "minsize",
     "prepared_statement_cache_size": "prepared_max",

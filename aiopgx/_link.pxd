@@ -29,12 +29,14 @@ cdef class Link:
     cdef int fd                     # -1 while nothing is watched
     cdef bint reading
     cdef bint writing
+    cdef bint told_once             # of a socket that failed, as libuv does, not until all is read
     cdef bint unflushed             # something was sent that waits for the loop's next step
     cdef bint clogged               # the socket is full: libpq holds what is to be sent
     cdef bint piping                # libpq is in pipeline mode
     cdef list texts                 # of notices that nobody has seen yet
 
     cdef int ready(self, bint to_write) except -1
+    cdef int look_behind(self) except -1
     cdef int end(self, error) except -1
     cpdef object closed_error(self, str text)
     cdef bint is_closed(self) except -1
@@ -51,6 +53,7 @@ cdef class Link:
     cdef object legible(self, error)
     cdef int pause(self) except -1
     cdef int resume(self) except -1
+    cdef int read_on(self) except -1
     cdef int flush(self) except -1
     cdef bint sync(self) noexcept
     cdef bint leave_pipeline(self) except -1

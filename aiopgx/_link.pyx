@@ -10,6 +10,7 @@ import select
 import selectors
 import weakref
 from asyncio import _get_running_loop
+from asyncio.selector_events import BaseSelectorEventLoop
 from contextlib import suppress
 from copy import copy
 
@@ -42,7 +43,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._socket cimport socket_ready
+from ._socket cimport socket_failed, socket_ready
 from ._statements cimport quotes_plainly
 from ._structs cimport genuine_connection, take_connection
 
@@ -110,12 +111,16 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:
-    """What an idle connection hears: a notice, or why the server ends the session."""
+    """What an idle connection hears: a notice, or why the server ends the session.
+
+    Also right behind the answer with which it becomes idle.
+    """
     cdef const char *severity = pq.resultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED)
     cdef const char *sqlstate
-    if _poller is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
+    cdef Link hearing = _reader if _poller is None else _poller
+    if hearing is not None and severity != NULL and severity[0] in b"FP":     # FATAL, PANIC
         sqlstate = pq.resultErrorField(res, PG_DIAG_SQLSTATE)
-        _poller.farewell = (
+        hearing.farewell = (
             <bytes>pq.resultErrorMessage(res), None if sqlstate == NULL else <bytes>sqlstate)
     _default_receiver(arg, res)
 
@@ -218,11 +223,16 @@ cdef class Link:
         error.__cause__ = frameless(self.reason)
         return error
 
+    @property
+    def alive(self):
+        """Whether it is open, and the server has not said that it ends it."""
+        return not self.closed and self.farewell is None
+
     def look(self):
-        """Hear what has come to an idle connection; whether it is open afterwards."""
+        """Hear what has come to an idle connection; whether it is alive afterwards."""
         if self.state == IDLE and self.fd >= 0 and socket_ready(self.fd, False):
             self._on_readable()
-        return not self.closed and self.farewell is None    # what has come of it may be its words
+        return self.alive
 
     cdef object control(self):
         """A psycopg2 cursor for what is executed on nobody's cursor."""
@@ -314,6 +324,7 @@ cdef class Link:
             self.native = True
             self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self.watch()
+        self.told_once = not isinstance(self.loop, BaseSelectorEventLoop)
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         return 0
@@ -343,15 +354,31 @@ cdef class Link:
             self.loop.add_reader(self.fd, self._on_readable)
             self.reading = True
             self.loop.call_soon(self._on_readable)      # libpq may have it already
+        else:
+            self.read_on()
+        return 0
+
+    cdef int read_on(self) except -1:
+        """The socket may not be empty: uvloop tells of one that was reset once, and never again."""
+        if self.reading and socket_ready(self.fd, False):
+            self.loop.call_soon(self._on_readable)
         return 0
 
     def _on_readable(self):
         if self.forks == _forks:    # else what comes is the parent's
             self.ready(False)
+            self.look_behind()
 
     def _on_writable(self):
         if self.forks == _forks:
             self.ready(True)
+            self.look_behind()
+
+    cdef int look_behind(self) except -1:
+        """Hear of a failure behind what was read, of which the loop won't tell."""
+        if self.told_once and self.reading and socket_failed(self.fd):
+            self.loop.call_soon(self._on_readable)
+        return 0
 
     def _on_unflushed(self):
         # not a watched socket: `raw.close()` in the same step would make libuv abort the process
@@ -434,9 +461,12 @@ cdef class Link:
         return 0
 
     cdef int collect_notifies(self) except -1:
+        global _poller
         cdef PGnotify *notify
         while not self.raw.closed:  # code of the program may have done that, such as its casters'
+            _poller = self          # libpq looks at what it has read
             notify = pq.notifies(self.conn)
+            _poller = None
             if notify == NULL:
                 return 0
             try:

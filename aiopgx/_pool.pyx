@@ -13,7 +13,9 @@ the beginning of functions of its own, and never within compiled code.
 import asyncio
 from collections import deque
 from os import getpid
+from weakref import WeakKeyDictionary
 
+import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 cdef extern from "_frames.h":
@@ -51,6 +53,21 @@ cdef bint looks_alive(conn) except -1:
     return wire is None or wire.look()
 
 
+def is_alive(conn):
+    """Whether a connection can be used, as far as the loop has heard."""
+    wire = getattr(conn, "_wire", None)
+    return not conn.closed if wire is None else wire.alive
+
+
+def why_dead(conn):
+    """The error for a new connection that nobody can use, which is closed; None if it is alive."""
+    if is_alive(conn):
+        return None
+    conn.close()
+    reason = getattr(getattr(conn, "_wire", None), "reason", None)
+    return reason or psycopg2.OperationalError("the new connection was closed at once")
+
+
 def status_of(conn):
     """The transaction status of a connection, as users see it."""
     wire = getattr(conn, "_wire", None)
@@ -68,6 +85,8 @@ cdef class PoolCore:
     cdef public object _sharing     # what is known of these, None in a pool that shares none
     cdef public set _terminated     # closed by terminate(), not yet released
     cdef public object _waiters     # deque of futures; those that are done are no longer waiting
+    cdef Py_ssize_t turns           # how many have waited
+    cdef object again               # the turns of those who are in the queue once more
     cdef public dict _connects      # task of a connect -> the waiter it was started for, or None
     cdef public dict _clearing      # connections that come back: future of their last portal -> it
     cdef public set _leaving        # futures of closed connections whose queries the server still runs
@@ -91,6 +110,7 @@ cdef class PoolCore:
         self._shared = set()
         self._terminated = set()
         self._waiters = deque()
+        self.again = WeakKeyDictionary()
         self._connects = {}
         self._clearing = {}
         self._leaving = set()
@@ -171,10 +191,14 @@ cdef class PoolCore:
                 if len(self._free) < self._unused:
                     self._unused = len(self._free)
                 return conn
-            self._unuse(conn)
-            self._stats.connections_lost += 1
-            conn.close()
+            self._drop(conn)
         return None
+
+    def _drop(self, conn):
+        """A connection in use has died."""
+        self._unuse(conn)
+        self._stats.connections_lost += 1
+        conn.close()
 
     cdef int _use(self, conn) except -1:
         self._clock()
@@ -245,7 +269,7 @@ cdef class PoolCore:
         try:
             wire = getattr(conn, "_wire", None)     # stand-ins for connections have none
             if self._hooked or wire is None or wire.ending is not None \
-                    or conn._portals is not None or conn._left is not None or wire.closed \
+                    or conn._portals is not None or conn._left is not None or not wire.alive \
                     or <int>wire.status != IDLE or not self._keep(conn):
                 return self._take_back(conn)
         except BaseException:
@@ -289,6 +313,28 @@ cdef class PoolCore:
             return False
         self._free.append(conn)
         return True
+
+    def _queue_up(self, waiter, Py_ssize_t turn):
+        """Let an acquire wait for its turn, which is returned; 0: a new one, behind all others.
+
+        Who has had it, and comes again, is in front of all that came later.
+        """
+        cdef Py_ssize_t place = 0
+        if turn == 0:
+            self._waiters.append(waiter)
+            self.turns += 1
+            return self.turns
+        conn = self._take_good()
+        if conn is not None:
+            waiter.set_result(conn)
+            return turn
+        for other in self._waiters:
+            if self.again.get(other, turn + 1) > turn:
+                break
+            place += 1
+        self._waiters.insert(place, waiter)
+        self.again[waiter] = turn
+        return turn
 
     def _limit(self, minsize, maxsize):
         """Set the sizes. Return what is to be closed: free connections that are too many."""
@@ -367,5 +413,6 @@ cdef class PoolCore:
             self._waiters.remove(waiter)
         for task, owner in self._connects.items():
             if owner is waiter:
-                return task if len(self._connects) > self._waiting else None
+                statements = 0 if self._sharing is None else self._sharing.waiting()
+                return task if len(self._connects) > self._waiting + statements else None
         return None

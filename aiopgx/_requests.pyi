@@ -16,6 +16,7 @@ class Session:
     status: int
     opening: bytes | None
 
+def check_size(parameters: Any) -> None: ...
 def execute_foreign(
     wire: Wire,
     start: Callable[[Any, Any], Any],

@@ -34,6 +34,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
+from ._limits cimport TOO_LARGE, refuse_large, too_large
 from ._plans cimport MAX_TEXT, Lesson, Plans, text_of
 from ._rows cimport SHAPE_TUPLE, Result
 from ._statements cimport merge
@@ -383,6 +384,11 @@ cdef bint may_travel(operation, bint has_parameters) except -1:
         and text_of(operation, has_parameters).eligible
 
 
+def check_size(parameters):
+    """Raise DataError for a parameter that fits into no message."""
+    refuse_large(parameters)
+
+
 cdef tuple written(Wire wire, impl, operation, parameters):
     """The text with its parameters, and whether all of it was written here."""
     cdef bytes query = None
@@ -394,7 +400,10 @@ cdef tuple written(Wire wire, impl, operation, parameters):
             query = merge(operation, parameters)
             plain |= query is not None
         if query is None:
+            refuse_large(parameters)
             query = impl.mogrify(operation, parameters)
+    if PyBytes_GET_SIZE(query) >= TOO_LARGE:
+        raise too_large()
     if memchr(PyBytes_AS_STRING(query), 0, PyBytes_GET_SIZE(query)) != NULL:
         raise ValueError("a statement cannot contain NUL (0x00) characters")
     return query, plain
@@ -406,6 +415,8 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     if wire.is_closed():
         raise wire.closed_error("cursor already closed")
     check_timeout(timeout)
+    refuse_large((operation,))
+    refuse_large(parameters)
     if wire.plans is not None:
         (<Plans>wire.plans).heed(
             f"SELECT {operation}()" if getattr(start, "__name__", None) == "callproc" else operation,

@@ -63,6 +63,7 @@ cdef class Sharing:
     cdef int send_scout(self, object pool) except -1
     cdef int adopt(self, object pool, object conn) except -1
     cdef int put_back(self, Ticket ticket) except -1
+    cdef bint may_grow(self, object pool) except -1
     cdef Lane best(self, object loop)
     cdef Lane free(self, object pool)
     cdef Lane open(self, object pool, object conn)

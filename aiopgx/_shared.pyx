@@ -25,7 +25,7 @@ from ._rows cimport SHAPE_FOREIGN
 
 from ._link import native_road
 from ._rows import shape_of
-from ._pool import PoolCore
+from ._pool import PoolCore, is_alive
 from .pool_hooks import scout
 from .pool_upkeep import TooManyRequests
 
@@ -42,6 +42,9 @@ cdef double SLOW = 0.005
 
 # Seconds that abandoned statements have to come to their end, before the connection is closed.
 cdef double GRACE = 0.05
+
+# Connections to which statements let a pool without limit grow; then they share.
+cdef int ENOUGH = 10
 
 # Outcome of a ticket: the statement needs a connection of its own.
 ALONE = object()
@@ -70,6 +73,8 @@ cdef class Ticket(Sharer):
         return 0
 
     cdef int expire(self) except -1:
+        if self.lane is None:
+            return self.give(self.pool._none_within(self.limit))
         return self.give(asyncio.TimeoutError(
             f"the statement was not executed within {self.limit:g} s"))
 
@@ -260,7 +265,7 @@ cdef class Sharing:
     def unserved(self, pool):
         """The waiter of a ticket to start a connect for; None if there is none, or the pool is full."""
         cdef Ticket ticket
-        if not self.queue or pool._check is not None or not pool._may_grow:
+        if not self.queue or pool._check is not None or not self.may_grow(pool):
             return None
         owners = set(pool._connects.values())
         for ticket in self.queue:
@@ -268,13 +273,20 @@ cdef class Sharing:
                 return ticket.waiter
         return None
 
+    cdef bint may_grow(self, pool) except -1:
+        """Whether a connection may be made for what waits."""
+        if pool.maxsize is None:
+            coming = max(len(pool._connects), self.scouts)
+            return len(pool._free) + len(pool._shared) + coming < ENOUGH
+        return pool._may_grow
+
     def settle(self, pool):
         """Give what waits to those that have room; let some run dry if acquire() waits."""
         cdef Lane lane
         self.drain(pool)
         while self.is_waited_for():
             lane = self.free(pool)
-            if lane is None and (self.lanes and not pool._may_grow):
+            if lane is None and self.lanes and not self.may_grow(pool):
                 lane = self.best(pool._loop)
             if lane is None:
                 return
@@ -296,7 +308,7 @@ cdef class Sharing:
     def take(self, pool, conn):
         """Share a connection, if statements wait. False if none do, or it can't be shared."""
         cdef Lane lane
-        if pool._check is not None or not self.is_waited_for() or conn.closed:
+        if pool._check is not None or not self.is_waited_for() or not is_alive(conn):
             return False
         self.owed = False
         lane = self.open(pool, conn)
@@ -310,9 +322,9 @@ cdef class Sharing:
 
     cdef int send_scout(self, pool) except -1:
         """Where a pool has a `check`: connections are acquired as everybody does it."""
-        limit = pool.maxsize or self.waiting()
+        limit = pool.maxsize or ENOUGH
         if self.scouts < min(limit, self.waiting()) \
-                and (pool._free or pool._may_grow or not self.lanes):
+                and (pool._free or self.may_grow(pool) or not self.lanes):
             self.scouts += 1
             pool._requests -= 1         # the statement's own has been counted
             pool._loop.create_task(scout(pool))
@@ -333,7 +345,7 @@ cdef class Sharing:
 
     cdef int adopt(self, pool, conn) except -1:
         cdef Lane lane = None
-        if self.is_waited_for() and not conn.closed:
+        if self.is_waited_for() and is_alive(conn):
             lane = self.open(pool, conn)
             if lane is None:
                 pool._shared.remove(conn)

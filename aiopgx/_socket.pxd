@@ -4,6 +4,7 @@ cdef extern from *:
     """
     #ifdef _WIN32
     static int aiopgx_socket_ready(int fd, int writing) { (void)fd; (void)writing; return 0; }
+    static int aiopgx_socket_failed(int fd) { (void)fd; return 0; }
     static int aiopgx_socket_next(int fd) { (void)fd; return -1; }
     static int aiopgx_socket_dup(int fd) { (void)fd; return -1; }
     static int aiopgx_socket_ended(int fd) { (void)fd; return 1; }
@@ -18,6 +19,10 @@ cdef extern from *:
     static int aiopgx_socket_ready(int fd, int writing) {
         struct pollfd p = {fd, writing ? POLLOUT : POLLIN, 0};
         return poll(&p, 1, 0) > 0;
+    }
+    static int aiopgx_socket_failed(int fd) {
+        struct pollfd p = {fd, 0, 0};
+        return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
     }
     static int aiopgx_socket_next(int fd) {
         unsigned char next;
@@ -40,6 +45,8 @@ cdef extern from *:
     """
     # True also at the end of the stream and after an error
     bint socket_ready "aiopgx_socket_ready"(int fd, bint writing)
+    # Whether an error, such as a reset, is to be read from it, maybe behind data
+    bint socket_failed "aiopgx_socket_failed"(int fd)
     # The byte that is read next, -1 if there is none
     int socket_next "aiopgx_socket_next"(int fd)
     # Another descriptor of the same socket, to be closed by the caller; -1 if there is none

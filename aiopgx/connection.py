@@ -477,9 +477,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
         if self._wire.reason is not None:
             raise self._wire.closed_error("connection already closed")
         # a connection's own cursor() may take None for a cursor factory
-        factory = {}
-        if cursor_factory is not None:
-            factory["cursor_factory"] = cursor_factory
+        factory: Any = {} if cursor_factory is None else {"cursor_factory": cursor_factory}
         if name is not None:
             impl = self._conn.cursor(**factory)
             named = psycopg_named(self._wire.raw, name, scrollable, withhold)

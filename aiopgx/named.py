@@ -22,7 +22,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 from ._core import Wire
 from ._errors import make_error
 from ._nul import refuse_nul
-from ._requests import end_portal
+from ._requests import check_size, end_portal
 from ._rows import Unready, c_int, scroll_target
 from ._structs import genuine_cursor
 from .cursor import Cursor, Owner, _close_cursor
@@ -235,6 +235,7 @@ class NamedCursor(Cursor[Row]):
 
     def _declare(self, operation: Any, parameters: Any) -> bytes:
         refuse_nul(operation)
+        check_size(parameters)
         statement = b"DECLARE %b %bCURSOR %b HOLD FOR %b" % (
             quoted(self._named.name),
             _SCROLL[self.scrollable],

@@ -19,7 +19,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from ._buffers import find, held
 from ._cancel import LAST
 from ._core import check_timeout
-from ._pool import PoolCore, status_of
+from ._pool import PoolCore, is_alive, status_of, why_dead
 from ._pool_contexts import _PoolConnectionContextManager
 from ._pool_contexts import _PoolCursorContextManager as _PoolCursorContextManager
 from ._shared import Sharing
@@ -30,7 +30,14 @@ from .guard import guarded, renewed, rest, wake
 from .log import logger
 from .pool_cursors import PoolCursors
 from .pool_hooks import acquire_checked, pass_on, release_reset
-from .pool_upkeep import TooManyRequests, Upkeep, check_recycle, check_sizes, count, hook
+from .pool_upkeep import (
+    TooManyRequests,
+    Upkeep,
+    check_recycle,
+    check_sizes,
+    count,
+    hook,
+)
 from .rows import Row, RowFactory, T
 from .shared import MAX_IN_FLIGHT
 from .tracing import tracing_of
@@ -341,9 +348,9 @@ class Pool(PoolCore, PoolCursors[Row]):
 
     def _free_or_close(self, conn: Connection, clean: bool = False) -> "asyncio.Future[None]":
         """Let others have a connection. clean: nothing is left behind in its session."""
-        if conn.closed:
+        if not is_alive(conn):
             self._stats.returns_bad += 1
-            self._part(conn)
+            self._discard(conn)
             return self._released
         status = status_of(conn)
         if status != TRANSACTION_STATUS_IDLE:
@@ -404,18 +411,29 @@ class Pool(PoolCore, PoolCursors[Row]):
         start = self._loop.time()
         waiter: asyncio.Future[Any] = self._loop.create_future()
         timer = None
+        turn = 0
+        left = limit = math.inf if timeout is None else timeout
         try:
             try:
-                self._waiters.append(waiter)
-                if timeout is not None and timeout != math.inf:
-                    timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
-                self._catch_up()
-                self._settle()
-                self._top_up()
-                conn = await waiter
-                if conn in self._terminated:
-                    raise RuntimeError(_CLOSED)
-                return conn
+                while True:
+                    turn = self._queue_up(waiter, turn)
+                    if limit != math.inf:
+                        timer = self._loop.call_later(left, self._expire, waiter, limit)
+                    self._catch_up()
+                    self._settle()
+                    self._top_up()
+                    conn = await waiter
+                    if conn in self._terminated:
+                        raise RuntimeError(_CLOSED)
+                    if is_alive(conn):
+                        return conn
+                    # it died between its hand-over and now: once more, at the same place
+                    waiter = self._loop.create_future()
+                    self._drop(conn)
+                    self._note_end(conn)
+                    if timer is not None:
+                        timer.cancel()
+                        left = max(0.0, start + limit - self._loop.time())
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -441,17 +459,23 @@ class Pool(PoolCore, PoolCursors[Row]):
             self._failed(None, exc)
 
     def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
-        if waiter.done():
-            return
+        if not waiter.done():
+            waiter.set_exception(self._none_within(timeout))
+
+    def _none_within(self, timeout: float) -> asyncio.TimeoutError:
+        """The error of an acquire, or a statement of `execute()`, that has waited for so long."""
+        limit = f" of {self.maxsize}" if self.maxsize else ""
+        shared = f", {len(self._shared)} shared" if self._shared else ""
         ending = f", {len(self._leaving)} being ended" if self._leaving else ""
         error = asyncio.TimeoutError(
-            f"no connection within {timeout:g} s: {len(self._used)} of {self.maxsize} in "
-            f"use, {len(self._connects)} being connected{ending}, {self._waiting} waiting"
+            f"no connection within {timeout:g} s: {len(self._used)}{limit} in use{shared}"
+            f", {len(self._connects)} being connected{ending}"
+            f", {self._waiting + self._sharing.waiting()} waiting"
         )
         if self._upkeep is not None and self._upkeep.outage is not None:
             error.__cause__ = self._upkeep.outage.error
             error.args = (f"{error}; connects fail: {str(error.__cause__).strip()}",)
-        waiter.set_exception(error)
+        return error
 
     @property
     def _repeating(self) -> Upkeep | None:
@@ -520,7 +544,7 @@ class Pool(PoolCore, PoolCursors[Row]):
         if task.cancelled():
             if waiter is not None and repeating is None:
                 waiter.cancel()
-        elif (exc := task.exception()) is not None:
+        elif (exc := task.exception() or why_dead(task.result())) is not None:
             self._stats.connections_errors += 1
             self._failed(waiter, exc)
         else:

@@ -99,6 +99,8 @@ async def execute(
                 raise outcome
         except BaseException:
             ticket.abandon()
+            if (connecting := pool._surplus(ticket.waiter)) is not None:
+                connecting.cancel()
             pool._stats.requests_errors += ticket.impl is None  # it had no connection
             raise
         finally:
@@ -147,8 +149,8 @@ async def _execute_alone(
 
 
 def _until(end: float | None, pool: "Pool[Any]") -> float | None:
-    """The seconds that are left."""
-    return None if end is None else end - pool._loop.time()
+    """The seconds that are left, to the millisecond: errors show them."""
+    return None if end is None else round(end - pool._loop.time(), 3)
 
 
 class SharedCursor(Cursor[Row]):

@@ -1,5 +1,6 @@
 """Transactions and savepoints, as SQL sent through a cursor."""
 
+import asyncio
 import enum
 import uuid
 import warnings
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from .utils import _ContextManager
 
@@ -170,6 +172,7 @@ class Transaction:
         try:
             await self._cursor.execute(self._isolation.commit())
         except BaseException as exc:
+            close_if_left(self._cursor, exc)
             # A server that refuses to commit has rolled back; so it has if the connection is gone.
             if self._cursor.closed or getattr(exc, "pgcode", None) is not None:
                 self._end()
@@ -190,7 +193,8 @@ class Transaction:
         try:
             if not self._cursor.closed:
                 await self._cursor.execute(self._isolation.rollback())
-        except BaseException:
+        except BaseException as exc:
+            close_if_left(self._cursor, exc)
             if self._cursor.closed:
                 self._end()
             raise
@@ -270,6 +274,19 @@ class Transaction:
             await self.commit()
         else:
             await self.rollback()
+
+
+def close_if_left(cursor: Any, exc: BaseException) -> None:
+    """Close the connection if a COMMIT or ROLLBACK was cancelled, and its transaction is open.
+
+    So it ends as it does when the statement is in flight: this one was to be sent behind another.
+    """
+    conn: Any = getattr(cursor, "connection", None)
+    wire = getattr(conn, "_wire", None)
+    if wire is None or wire.closed or not isinstance(exc, asyncio.CancelledError):
+        return
+    if wire.status != TRANSACTION_STATUS_IDLE:
+        conn.close()
 
 
 async def _commit_transaction(transaction: Transaction) -> None:

@@ -26,8 +26,8 @@ Fixtures
 
 Marks
   all_loops    run the test on each kind of event loop
-  needs(name)  left out, which the report's header says, where that program or package is missing:
-               one of `NEEDED`
+  needs(name)  left out, which the report's header says, where that program, package or power is
+               missing: one of `NEEDED`
 
 `make test` runs on all cores (pytest-xdist), the tests of a file in one process, each process with
 a server of its own; where AIOPGX_TEST_DSN names one, or with -n 0, one after the other.
@@ -41,6 +41,7 @@ Environment
                              nothing new there: what is no coroutine, what runs on each loop
                              anyway, aiopgx.sa, which only awaits what others test
   AIOPGX_PGBOUNCER=required  fail where pgbouncer or openssl is missing, instead of leaving out
+  AIOPGX_BLACK_HOLE=required the same where the kernel lets us drop no packets (Linux, as root)
   AIOPGX_AGENTS=required     the same for the monitoring agents
   AIOPGX_CHART=required      the same for matplotlib
   AIOPGX_DEPENDENTS=required the same for packages that are made on aiopg
@@ -71,6 +72,7 @@ from bouncer import PROGRAM, PgBouncer
 from certificates import Certificate
 from docs_pages import PAGES, missing, name_of
 from hypothesis import settings
+from proxy import can_swallow, counted
 from roads import Roads, tally
 from support import (
     LONG,
@@ -110,6 +112,8 @@ NEEDED = {
     "pgbouncer": (PROGRAM, "AIOPGX_PGBOUNCER"),
     "openssl": (shutil.which("openssl"), "AIOPGX_PGBOUNCER"),
     "matplotlib": (find_package("matplotlib"), "AIOPGX_CHART"),
+    "a black hole": (can_swallow(), "AIOPGX_BLACK_HOLE"),
+    "tcp_user_timeout": (hasattr(socket, "TCP_USER_TIMEOUT"), "AIOPGX_BLACK_HOLE"),
     **{
         package: (find_package(package), "AIOPGX_AGENTS")
         for package in (
@@ -166,7 +170,9 @@ if not aiopgx.capabilities().native:
     collect_ignore += ["test_aliases.py", "test_run.py"]  # of names, and programs without queries
     # these ask the compiled modules, or nothing of the package, whatever the road
     collect_ignore += ["test_eligibility.py", "test_eligibility_generated.py", "test_server.py"]
-    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py"]
+    collect_ignore += ["test_binary.py", "test_binds.py", "test_fuzz.py", "test_interpreters.py"]
+    # each has psycopg2's road as one of its roads
+    collect_ignore += ["test_drill_flat.py", "test_drill_hostile.py", "test_drill_huge.py"]
 if "AIOPGX_TEST_PREPARE" in os.environ:
     collect_ignore.append("test_prepared.py")  # it counts
 if sqlalchemy.__version__.startswith("1."):
@@ -198,6 +204,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{left_out} tests left out")
     passed = terminalreporter.stats.get("passed", [])
     properties = [each for report in passed for each in report.user_properties]
+    for report in passed:
+        for measured in [text for name, text in report.user_properties if name == "measured"]:
+            terminalreporter.write_line(f"{report.nodeid}: {measured}")
     if blocks := [count for name, count in properties if name == "code_blocks"]:
         terminalreporter.write_line(f"{sum(blocks)} code blocks of {len(blocks)} pages run")
     if tally.types:
@@ -252,7 +261,7 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    if not error:
+    if not error and "tally" in node.workeroutput:  # else it has found nothing to run
         tally.merge(node.workeroutput["tally"])
         node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
 
@@ -499,6 +508,14 @@ def connect(impl, dsn, runner):
         return conn
 
     return connect
+
+
+@pytest.fixture
+def trips(dsn):
+    """``trips()``: round trips since the last call; `trips.dsn` leads through the proxy."""
+    with counted(int(psycopg2.extensions.parse_dsn(dsn).get("port", 5432))) as trips:
+        trips.dsn = psycopg2.extensions.make_dsn(dsn, host="127.0.0.1", port=trips.proxy.port)
+        yield trips
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import contextlib
 import gc
 import itertools
 import os
+import resource
+import time
 import types
 
 from support import scalar, until
@@ -23,6 +25,23 @@ names = itertools.count()
 def descriptors():
     """How many file descriptors are open."""
     return len(os.listdir("/dev/fd"))
+
+
+def resident():
+    """The process' resident memory in MB, where there is a /proc; else 0."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return 0.0
+
+
+def own_time():
+    """Seconds of a clock that stands still while this thread waits for a processor (on Linux)."""
+    waited = 0
+    with contextlib.suppress(OSError), open("/proc/thread-self/schedstat") as file:
+        waited = int(file.read().split()[1])
+    return time.monotonic() - waited / 1e9
 
 
 def sessions(side, name):
@@ -56,8 +75,24 @@ async def nothing_left(impl, dsn, side, **kwargs):
     await until(lambda: descriptors() <= before)
 
 
+async def pauses(during):
+    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
+    task = asyncio.ensure_future(during)
+    loop = asyncio.get_running_loop()
+    longest, last = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0.002)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    task.result()
+    return longest
+
+
+async def its_task(body):
+    await body(asyncio.current_task().cancel)
+
+
 class Cancelled:
-    """Awaits a coroutine whose task is cancelled when it is suspended for the k-th time, from 0.
+    """Awaits a coroutine, and calls `cancel` when it is suspended for the k-th time, from 0.
 
     when: "waiting": at once; "answered": when what it waits for is there, but it has not run
         since, so that an answer and the cancellation meet in one turn of the event loop.
@@ -72,7 +107,7 @@ class Cancelled:
         self.reached = False
 
     @types.coroutine
-    def run(self):
+    def steps(self, cancel):
         steps = self.coro.__await__()
         step = steps.send
         value = None
@@ -83,27 +118,26 @@ class Cancelled:
                 return stop.value
             if count == self.k:
                 self.reached = True
-                self._cancel(asyncio.current_task(), awaited)
+                if self.when == "waiting" or awaited is None:
+                    cancel()
+                else:
+                    awaited.add_done_callback(lambda _: cancel())
             try:
                 step, value = steps.send, (yield awaited)
             except BaseException as exc:
                 step, value = steps.throw, exc
 
-    def _cancel(self, task, awaited):
-        if self.when == "waiting" or awaited is None:
-            task.cancel()
-        else:
-            awaited.add_done_callback(lambda _: task.cancel())
+    async def run(self, cancel):
+        return await self.steps(cancel)
 
 
-async def cancelled_at(k, when, coro):
-    """Run a coroutine in a task that is cancelled so; whether it was, and had not ended before."""
+async def cancelled_at(k, when, coro, within=its_task):
+    """Run a coroutine in a task that is cancelled so; whether it was, and had not ended before.
+
+    within: awaits the function that it is called with, giving it what cancels.
+    """
     cancelled = Cancelled(coro, k, when)
-
-    async def run():
-        return await cancelled.run()
-
-    task = asyncio.ensure_future(run())
+    task = asyncio.ensure_future(within(cancelled.run))
     await asyncio.wait_for(asyncio.wait([task]), 20)
     if not cancelled.reached:
         task.result()  # the operation itself is right

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
+import sys
 import threading
 import time
 
 # With what a connection begins that is there to cancel a query.
 CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
+
+# Options of Linux, and their value: a filter of packets that lets none through (BPF_RET, 0).
+SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
+NONE_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))
 
 # SO_LINGER of a socket whose close() sends RST.
 AT_ONCE = struct.pack("ii", 1, 0)
@@ -21,6 +28,24 @@ def proxy(port, **habits):
     running = Proxy(port, **habits)
     try:
         yield running.port
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def counted(port):
+    """Called, it tells the round trips since the last call through its `proxy`."""
+    running = Proxy(port)
+    seen = 0
+
+    def trips():
+        nonlocal seen
+        before, seen = seen, running.trips
+        return seen - before
+
+    trips.proxy = running
+    try:
+        yield trips
     finally:
         running.stop()
 
@@ -87,6 +112,17 @@ class Proxy:
     def cut_after(self, count, reset=False):
         """End the connection whose client has been sent so many bytes more, from now on."""
         self.cut = (self.passed + count, reset)
+
+    def vanish(self):
+        """Be gone without a word: the kernel answers clients no more, not even TCP's questions."""
+        self.held = self.muted = True
+        for sock in (self.listener, *(link.client for link in list(self.links))):
+            swallow(sock)
+
+    def reappear(self):
+        """Be there again, for new connections."""
+        self.listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        self.held = self.muted = False
 
     def _start(self, function, *arguments):
         thread = threading.Thread(target=function, args=arguments)
@@ -187,6 +223,24 @@ class Link:
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         end(self.client, socket.SHUT_RD if reset else socket.SHUT_RDWR)
         end(self.server, socket.SHUT_RDWR)
+
+
+def swallow(sock):
+    """Drop what comes for a TCP socket, unseen. Newer kernels let only the superuser do that."""
+    program = struct.pack("@HP", 1, ctypes.addressof(NONE_PASSES))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def can_swallow():
+    """Whether the kernel lets us."""
+    if sys.platform != "linux":
+        return False
+    with socket.socket() as sock:
+        try:
+            swallow(sock)
+        except OSError:
+            return False
+    return True
 
 
 def has_ended(sock):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -27,6 +28,7 @@ def new_loop(kind):
         return uvloop.new_event_loop()
     loop = asyncio.SelectorEventLoop()
     loop.set_debug(kind == "debug")
+    loop.slow_callback_duration = float("inf")  # a busy machine is not to be told of in logs
     return loop
 
 
@@ -95,6 +97,13 @@ async def underway(conn, statement):
         assert not task.done(), task
         await asyncio.sleep(0)
     return task
+
+
+def blocked_until_it_ends(conn):
+    """Let the event loop stand still until the end of the stream, or a reset, is here."""
+    poll = select.poll()
+    poll.register(conn.raw, select.POLLRDHUP)
+    assert poll.poll(10_000), "it has not ended"
 
 
 @contextlib.contextmanager
@@ -182,6 +191,8 @@ async def listener(serve):
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for _ in range(5):  # a connection that was accepted just now has its handler, to be closed
+            await asyncio.sleep(0)
 
 
 def message(kind, body):

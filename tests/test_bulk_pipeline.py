@@ -5,8 +5,6 @@ import asyncio
 import psycopg2
 import psycopg2.errors
 import pytest
-from proxy import Proxy
-from psycopg2.extensions import make_dsn, parse_dsn
 from psycopg2.extras import Json
 from support import scalar
 
@@ -130,22 +128,6 @@ async def test_a_plan_that_is_dropped_meanwhile(ours, told, side):
     scalar(side, "ALTER TABLE changing ALTER i TYPE text; SELECT 1")
     await cursor.executemany("INSERT INTO changing VALUES (%s)", rows())
     assert scalar(side, "SELECT count(*) FROM changing") == 4000
-
-
-@pytest.fixture
-def trips(dsn):
-    """``trips()``: round trips since the last call; `trips.dsn` leads through the proxy."""
-    place = parse_dsn(dsn)
-    made = Proxy(int(place.get("port", 5432)))
-    seen = [0]
-
-    def since():
-        before, seen[0] = seen[0], made.trips
-        return made.trips - before
-
-    since.dsn = make_dsn(dsn, host="127.0.0.1", port=made.listener.getsockname()[1])
-    yield since
-    made.stop()
 
 
 @pytest.mark.parametrize(

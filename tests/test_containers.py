@@ -16,7 +16,7 @@ from roads import Roads
 
 from aiopgx._rows import take
 
-INT, TEXT, VARCHAR, TIMESTAMPTZ = 23, 25, 1043, 1184
+INT, TEXT, VARCHAR = 23, 25, 1043
 SCHEMA = """
     CREATE TYPE spot AS (x int, y text);
     CREATE TYPE place AS (a spot, b spot[], r int4range, t timestamptz, h hstore, u text, n uuid);

@@ -71,8 +71,6 @@ def cursor(connect):
 
     return make
 
-    return make
-
 
 def rows(side, table="copied"):
     with side.cursor() as cursor:

@@ -145,20 +145,21 @@ async def test_slow_server_holds_up_the_writer(ours, connect, held, in_async):
     assert cursor.rowcount == 50_000
 
 
+def held_up(proxy):
+    """Records without end, none of which is passed on."""
+    proxy.held = True
+    while True:
+        yield 1, 1000 * "x"
+
+
 async def test_held_up_and_given_up(ours, connect, held):
     """A deadline counts while nothing can be sent."""
     proxy, dsn = held
     conn = await connect(dsn)
     cursor = await conn.cursor()
     await cursor.execute("CREATE TEMP TABLE copied (i int, t text)")
-
-    def records():
-        proxy.held = True
-        while True:
-            yield 1, 1000 * "x"
-
     with pytest.raises(asyncio.TimeoutError):
-        await cursor.copy_records("copied", records(), timeout=1)
+        await cursor.copy_records("copied", held_up(proxy), timeout=1)
     assert conn.closed
     proxy.held = False
 
@@ -168,13 +169,7 @@ async def test_lost_while_held_up(ours, connect, held):
     conn = await connect(dsn)
     cursor = await conn.cursor()
     await cursor.execute("CREATE TEMP TABLE copied (i int, t text)")
-
-    def records():
-        proxy.held = True
-        while True:
-            yield 1, 1000 * "x"
-
-    task = asyncio.ensure_future(cursor.copy_records("copied", records()))
+    task = asyncio.ensure_future(cursor.copy_records("copied", held_up(proxy)))
     await asyncio.sleep(0.3)
     proxy.stop()
     with pytest.raises(psycopg2.OperationalError):

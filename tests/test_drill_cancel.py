@@ -6,13 +6,13 @@ test_shared.py (each kind of statement, while it waits) and test_ending.py (a pr
 """
 
 import asyncio
-import io
 import random
 import sys
 
 import psycopg2
 import pytest
 from drills import cancelled_at, nothing_left
+from operations import OPERATIONS, SETUP
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, running, until
 
@@ -24,167 +24,11 @@ STEPS = 60  # no operation is suspended as often as that
 def table(dsn):
     conn = psycopg2.connect(dsn)
     with conn, conn.cursor() as cursor:
-        cursor.execute("CREATE TABLE drilled (n int, t text)")
-        cursor.execute("CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n + n'")
+        cursor.execute(SETUP)
     conn.close()
 
 
 # --- at every suspension --------------------------------------------------------------------------
-
-
-async def text(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        conn.prepare_threshold = None
-        assert await fetch(conn, "SELECT %s::int, pg_sleep(0)::text", (5,)) == [(5, "")]
-
-
-async def prepared(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        conn.prepare_threshold = 0
-        assert await fetch(conn, "SELECT %s::int + 1", (5,)) == [(6,)]
-
-
-async def psycopg2s_road(pool, impl, dsn):
-    async with pool.acquire() as conn, conn.cursor() as cur:
-        assert cur.raw
-        await cur.execute("SELECT %s::int + 2", (5,))
-        assert await cur.fetchall() == [(7,)]
-
-
-async def callproc(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.callproc("twice", (21,))
-        assert await cur.fetchone() == (42,)
-
-
-async def committed(pool, impl, dsn):
-    async with pool.acquire() as conn, conn.cursor() as cur, cur.begin():
-        await cur.execute("INSERT INTO drilled VALUES (1)")
-
-
-async def rolled_back(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        transaction = impl.Transaction(cur, impl.IsolationLevel.repeatable_read)
-        await transaction.begin()
-        try:
-            await cur.execute("INSERT INTO drilled VALUES (2)")
-        finally:
-            await transaction.rollback()
-
-
-async def savepoints(pool, impl, dsn):
-    async with pool.cursor() as cur, cur.begin(), cur.begin_nested():
-        await cur.execute("SELECT 3")
-        assert await cur.fetchone() == (3,)
-
-
-async def named(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        raw = await conn.cursor()
-        async with raw.begin(), conn.cursor("drill") as cur:
-            await cur.execute("SELECT generate_series(1, 5)")
-            assert await cur.fetchmany(2) == [(1,), (2,)]
-            assert [row async for row in cur] == [(3,), (4,), (5,)]
-
-
-async def stream(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        rows = cur.stream("SELECT generate_series(1, 5)", size=2)
-        assert [row async for row in rows] == [(n,) for n in range(1, 6)]
-
-
-async def pipeline(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        cursors = [await conn.cursor() for _ in range(3)]
-        async with conn.pipeline():
-            for number, cur in enumerate(cursors):
-                await cur.execute("SELECT %s::int", (number,))
-        assert [await cur.fetchone() for cur in cursors] == [(0,), (1,), (2,)]
-
-
-async def executemany(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.executemany("INSERT INTO drilled VALUES (%s)", [(n,) for n in range(5)])
-        assert cur.rowcount == 5
-
-
-async def execute_values(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.execute_values("INSERT INTO drilled (n) VALUES %s", [(n,) for n in range(5)])
-
-
-async def copy_from(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        await cur.copy_from(io.StringIO("1\ta\n2\tb\n"), "drilled")
-        assert cur.rowcount == 2
-
-
-async def copy_to(pool, impl, dsn):
-    async with pool.cursor() as cur:
-        file = io.StringIO()
-        await cur.copy_expert("COPY (SELECT generate_series(1, 3)) TO STDOUT", file)
-        assert file.getvalue() == "1\n2\n3\n"
-
-
-async def copy_records(pool, impl, dsn):
-    async with pool.acquire() as conn:
-        await conn.copy_records_to_table("drilled", records=[(1, "a"), (2, "b")])
-
-
-async def shared(pool, impl, dsn):
-    cur = await pool.execute("SELECT %s::int", (8,))
-    assert await cur.fetchall() == [(8,)]
-
-
-async def shared_on_its_own(pool, impl, dsn):
-    cur = await pool.execute("SELECT %s::int", (9,), shared=False)
-    assert await cur.fetchall() == [(9,)]
-
-
-async def connected(pool, impl, dsn):
-    async with impl.connect(dsn) as conn:
-        assert await fetch(conn, "SELECT 1") == [(1,)]
-
-
-async def closed(pool, impl, dsn):
-    conn = await impl.connect(dsn)
-    try:
-        await conn.close()
-    finally:
-        conn.close()
-
-
-async def whole_pool(pool, impl, dsn):
-    async with impl.create_pool(dsn, minsize=2) as other:
-        try:
-            async with other.acquire() as conn:
-                assert await fetch(conn, "SELECT 1") == [(1,)]
-            await other.clear()
-        except BaseException:
-            other.terminate()
-            raise
-
-
-async def on_connect(pool, impl, dsn):
-    async def prepare(conn):
-        assert await fetch(conn, "SELECT 2") == [(2,)]
-
-    async with impl.create_pool(dsn, minsize=0, on_connect=prepare) as other, other.cursor() as cur:
-        await cur.execute("SELECT 1")
-
-
-async def notified(pool, impl, dsn):
-    async with impl.connect(dsn) as conn, conn.cursor() as cur:
-        await cur.execute("LISTEN drill")
-        await cur.execute("NOTIFY drill, 'heard'")
-        assert (await conn.notifies.get()).payload == "heard"
-
-
-OPERATIONS = [
-    *(text, prepared, psycopg2s_road, callproc, committed, rolled_back, savepoints, named),
-    *(stream, executemany, execute_values, copy_from, copy_to, copy_records),
-    *(pipeline, shared, shared_on_its_own, connected, closed, whole_pool, on_connect, notified),
-]
 
 
 @LOOPS
@@ -224,7 +68,24 @@ async def of_many(pool, number, delay):
     return await cur.fetchall()
 
 
-ROADS = pytest.mark.parametrize("ask", [owned, by_psycopg2, of_many], ids=lambda a: a.__name__)
+async def in_a_pipeline(pool, number, delay):
+    """The second of three, each of which must see its own."""
+    async with pool.acquire() as conn, conn.pipeline():
+        numbers = [number - 1, number, number + 1]
+        sql = "SELECT %s::int FROM pg_sleep(%s)"
+        cursors = [await conn.execute(sql, (n, delay if n == number else 0)) for n in numbers]
+        rows = await asyncio.gather(*(cur.fetchall() for cur in cursors))
+        assert rows == [[(n,)] for n in numbers]
+        return rows[1]
+
+
+ROADS = pytest.mark.parametrize(
+    "ask", [owned, by_psycopg2, of_many, in_a_pipeline], ids=lambda ask: ask.__name__
+)
+
+
+# Tries of the long form on each loop. Where the connection is closed, each costs a new one.
+MEETINGS = {owned: 12_500, by_psycopg2: 12_500, of_many: 50_000, in_a_pipeline: 12_500}
 
 
 @LOOPS
@@ -233,7 +94,7 @@ async def test_result_and_cancel_in_the_same_turn(ours, dsn, side, ask):
     """The one who gives up sees that, or the result that is its own; the next one sees its own."""
     chance = random.Random(ask.__name__)
     async with nothing_left(ours, dsn, side, minsize=0, maxsize=2) as pool:
-        for number in range(20_000 if LONG else 25):
+        for number in range(MEETINGS[ask] if LONG else 25):
             others = [asyncio.ensure_future(ask(pool, n, 0)) for n in (-number, -number - 1)]
             k = chance.choice([0, 0, 0, 1, 2])
             await cancelled_at(k, "answered", the_right(ask, pool, number))
@@ -258,6 +119,57 @@ async def test_a_cancel_request_hits_nobody_else(ours, dsn, side, ask, loop_erro
             assert await asyncio.gather(*behind) == [[(-1,)], [(-2,)]]
             await asyncio.wait([task])
             assert task.cancelled() or task.result() == [(number,)]
+        assert not loop_errors  # where a query that the server has stopped is told
+
+
+async def cancelled_by_hand(conn, chance):
+    task = asyncio.ensure_future(fetch(conn, f"SELECT pg_sleep({chance.random() / 1000})"))
+    await asyncio.sleep(0)
+    stopping = asyncio.ensure_future(conn.cancel())
+    await asyncio.wait([task])
+    assert isinstance(task.exception(), psycopg2.errors.QueryCanceled | None)
+    return stopping
+
+
+async def stream_left(conn, chance):
+    count = chance.randrange(1, 20_000)
+    async with conn.cursor() as cur:
+        async for _ in cur.stream("SELECT generate_series(1, %s)", (count,), size=1):
+            break
+    return None
+
+
+async def copy_that_failed(conn, chance):
+    def fail(data):
+        raise KeyError
+
+    count = chance.randrange(900, 3000)
+    async with conn.cursor() as cur:
+        with pytest.raises(KeyError):
+            sql = f"COPY (SELECT repeat('x', 1000) FROM generate_series(1, {count})) TO STDOUT"
+            await cur.copy_expert(sql, fail)
+    return None
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    "stop", [cancelled_by_hand, stream_left, copy_that_failed], ids=lambda stop: stop.__name__
+)
+async def test_a_cancel_request_hits_nobody_behind_it(ours, dsn, side, stop, loop_errors):
+    """Where the session goes on, what is executed next on it is not stopped."""
+    chance = random.Random(stop.__name__)
+    async with nothing_left(ours, dsn, side, minsize=1, maxsize=1) as pool:
+        kept = 0
+        for number in range(5000 if LONG else 20):
+            async with pool.acquire() as conn:
+                stopping = await stop(conn, chance)
+                if not conn.closed:
+                    kept += 1
+                    rows = await fetch(conn, "SELECT pg_sleep(0.0005), %s::int", (number,))
+                    assert rows == [("", number)]
+                if stopping is not None:
+                    await stopping
+        assert kept
         assert not loop_errors  # where a query that the server has stopped is told
 
 
@@ -304,15 +216,18 @@ GIVING_UP = [by_wait_for, by_cancel, *([by_timeout] if sys.version_info >= (3, 1
 
 
 @LOOPS
-async def test_storm(ours, dsn, side):
-    """Many tasks of all roads for few connections, a third of which give up at some moment."""
+@pytest.mark.parametrize(
+    "roads", [[owned, by_psycopg2, of_many, in_a_pipeline], [of_many]], ids=["all", "of_many"]
+)
+async def test_storm(ours, dsn, side, roads):
+    """Many tasks for few connections, a third of which give up at some moment."""
     chance = random.Random(15)
     outcomes = {"right": 0, "given up": 0}
 
     async def one(pool, number):
-        coro = chance.choice([owned, by_psycopg2, of_many])(pool, number, chance.random() / 500)
-        await asyncio.sleep(chance.random() / 10)
-        seconds = chance.random() / 10 if number % 3 == 0 else 60
+        coro = chance.choice(roads)(pool, number, chance.random() / 500)
+        await asyncio.sleep(chance.random() * count / 1500)
+        seconds = chance.random() / 10 if number % 3 == 0 else 600
         try:
             assert await chance.choice(GIVING_UP)(coro, seconds) == [(number,)]
             outcomes["right"] += 1
@@ -320,7 +235,7 @@ async def test_storm(ours, dsn, side):
             outcomes["given up"] += 1
 
     count = 10_000 if LONG else 150
-    async with nothing_left(ours, dsn, side, maxsize=10) as pool:
+    async with nothing_left(ours, dsn, side, maxsize=10, timeout=600) as pool:
         await asyncio.gather(*(one(pool, number) for number in range(count)))
         assert outcomes["right"] >= count * 2 // 3
         assert sum(outcomes.values()) == count
@@ -332,7 +247,7 @@ async def test_eager_tasks(ours, dsn, side):
     """Tasks that start to run where they are made, and are cancelled by the one who made them."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     async with nothing_left(ours, dsn, side, maxsize=2) as pool:
-        for ask in (owned, by_psycopg2, of_many):
+        for ask in (owned, by_psycopg2, of_many, in_a_pipeline):
             tasks = [asyncio.create_task(ask(pool, n, 0)) for n in range(9)]
             for task in tasks[::3]:
                 task.cancel()

@@ -11,10 +11,11 @@ import io
 import os
 import random
 import signal
+import time
 
 import psycopg2
 import pytest
-from drills import is_at_rest, nothing_left
+from drills import is_at_rest, nothing_left, pauses
 from proxy import Proxy
 from psycopg2.extensions import make_dsn, parse_dsn
 from support import LONG, fetch, scalar, side_connection, until
@@ -106,25 +107,77 @@ async def test_cut_at_each_byte(ours, dsn, side, link, road, reset):
                 assert conn.closed
 
 
+@LOOPS
+@pytest.mark.parametrize("part", [0.5, 1])
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
+async def test_reset_right_behind_an_answer(ours, dsn, side, link, road, part):
+    """Both are there when the loop looks, and uvloop tells of them once."""
+    async with ours.connect(link.dsn) as conn:
+        before = link.passed
+        assert await road(conn) == ROWS
+        length = link.passed - before
+    pools = nothing_left(ours, link.dsn, side, minsize=0, maxsize=1)
+    async with pools as pool, pool.acquire() as conn:
+        link.cut_after(int(length * part), reset=True)
+        task = asyncio.ensure_future(road(conn))
+        while link.cut is not None and not task.done():
+            await asyncio.sleep(0.002)
+            time.sleep(0.05)  # noqa: ASYNC251 - nothing is read meanwhile
+        await asyncio.wait_for(asyncio.wait([task]), 5)
+        if part < 1:
+            assert isinstance(task.exception(), psycopg2.OperationalError)
+        await until(lambda: conn.closed)
+        task.exception()
+
+
+TRAIN = 3  # statements that travel together
+
+
+@LOOPS
+@pytest.mark.parametrize("threshold", [None, 0], ids=["text", "prepared"])
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_cut_at_each_byte_of_shared(ours, dsn, side, link, reset, threshold):
+    """Of `Pool.execute()`: a whole result or an error. What was not executed goes elsewhere,
+    but of texts that travel together each behind the cut may have been."""
+
+    async def ask(pool):
+        return await (await pool.execute(SERIES)).fetchall()
+
+    async def train(pool):
+        asking = (ask(pool) for _ in range(TRAIN))
+        return await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 5)
+
+    keywords = {"minsize": 1, "maxsize": 1, "prepare_threshold": threshold}
+    async with nothing_left(ours, link.dsn, side, **keywords) as pool:
+        await train(pool)
+        before = link.passed
+        assert await train(pool) == [ROWS] * TRAIN
+        length = link.passed - before
+        assert length > TRAIN * SIZE * 0.9
+        chance = random.Random(15)
+        places = {0, 1, 5, length // 3, length - 7, length - 6, length - 1}
+        places |= {*chance.sample(range(length), 3)}
+        for place in [*range(SIZE), *range(SIZE, length, 7)] if LONG else sorted(places):
+            await train(pool)  # on a new connection, which looks around first
+            await until(lambda: is_at_rest(pool))
+            link.cut_after(place, reset)
+            results = await train(pool)
+            assert link.cut is None
+            lost = [result for result in results if result != ROWS]
+            native = ours.capabilities().native  # else nothing is shared
+            told = {psycopg2.OperationalError} if native else {*LOST, psycopg2.InterfaceError}
+            assert {type(error) for error in lost} <= told, (place, lost)
+            if threshold is None and native:
+                assert lost == results[-len(lost) :] != []
+
+
 # --- the link freezes -----------------------------------------------------------------------------
-
-
-async def pauses(during):
-    """The longest time, in seconds, for which the event loop ran nothing else while this ran."""
-    task = asyncio.ensure_future(during)
-    loop = asyncio.get_running_loop()
-    longest, last = 0.0, loop.time()
-    while not task.done():
-        await asyncio.sleep(0.002)
-        longest, last = max(longest, loop.time() - last), loop.time()
-    task.result()
-    return longest
 
 
 @LOOPS
 @pytest.mark.parametrize("way", ["held", "muted"])
 @pytest.mark.parametrize("road", ROADS, ids=lambda road: road.__name__)
-async def test_frozen(ours, dsn, side, link, road, way):
+async def test_frozen(ours, dsn, side, link, road, way, record_property):
     """In either direction: the caller is told by its timeout, and the event loop goes on."""
 
     async def ask(pool):
@@ -132,17 +185,26 @@ async def test_frozen(ours, dsn, side, link, road, way):
             with pytest.raises((asyncio.TimeoutError, psycopg2.OperationalError)):
                 await road(conn)
 
+    longest, idle = [], []
     keywords = {"minsize": 3, "maxsize": 3, "cancel_timeout": 0.1}
     async with nothing_left(ours, link.dsn, side, **keywords) as pool:
-        for limited in (pool, *pool._free):
-            limited._timeout = 0.15
-        setattr(link, way, True)
-        everyone = asyncio.gather(*(ask(pool) for _ in range(3)))
-        assert await asyncio.wait_for(pauses(everyone), 10) < 3  # on a machine that is busy
-        setattr(link, way, False)
-        pool._timeout = 10
-        await until(lambda: is_at_rest(pool))
-        await asyncio.wait_for(works(pool), 10)
+        for _ in range(5 if LONG else 1):
+            idle.append(await pauses(asyncio.sleep(0.3 if LONG else 0)))
+            for limited in (pool, *pool._free):
+                limited._timeout = 0.15
+            setattr(link, way, True)
+            everyone = asyncio.gather(*(ask(pool) for _ in range(3)))
+            longest.append(await asyncio.wait_for(pauses(everyone), 10))
+            setattr(link, way, False)
+            pool._timeout = 10
+            await until(lambda: is_at_rest(pool))
+            await asyncio.wait_for(works(pool), 10)
+    assert max(longest) < 3  # on a machine that is busy
+    if LONG:  # what is due to the link is so each time, and comes on top of what the machine does
+        lags, without = (" ".join(f"{1000 * lag:.1f}" for lag in lags) for lags in (longest, idle))
+        text = f"lag of the loop, {road.__name__}, {way}: {lags} ms; without a freeze: {without} ms"
+        record_property("measured", text)
+        assert min(longest) < 0.02 + max(idle)
 
 
 @LOOPS
@@ -260,7 +322,7 @@ async def works(pool):
 
 
 @LOOPS
-async def test_restart(ours, own_server):
+async def test_restart(ours, own_server, record_property):
     """Under 50 clients of ten connections: each works on soon after, and each answer is right."""
     errors, right, stopping = [], dict.fromkeys(range(50), 0), asyncio.Event()
 
@@ -269,6 +331,7 @@ async def test_restart(ours, own_server):
             try:
                 if number % 2:
                     async with pool.acquire() as conn:
+                        assert not conn.closed  # nothing is given out that is known to be dead
                         got = await fetch(conn, "SELECT %s::int, pg_sleep(0.002)", (number,))
                 else:
                     got = await (await pool.execute("SELECT %s::int, ''", (number,))).fetchall()
@@ -281,21 +344,26 @@ async def test_restart(ours, own_server):
 
     async def progress(seconds):
         goal = {number: count + 2 for number, count in right.items()}
+        start = time.monotonic()
         await until(lambda: all(right[n] >= goal[n] for n in goal), seconds)
+        return time.monotonic() - start
 
+    after = []  # seconds from the server's return until all work
     async with ours.create_pool(own_server.dsn, minsize=10, timeout=20) as pool:
         clients = [asyncio.ensure_future(client(pool, number)) for number in range(50)]
         for _ in range(10 if LONG else 1):
             await progress(20)
             await asyncio.to_thread(own_server.restart)
-            await progress(20)
+            after.append(await progress(20))
         stopping.set()
         await asyncio.gather(*clients)
         await until(lambda: is_at_rest(pool))
     assert errors
-    # closed: lost in the turn in which the pool has handed it to one who waited
-    closed = {psycopg2.InterfaceError, psycopg2.errors.CannotConnectNow}
-    assert {type(error) for error in errors} <= LOST | closed
+    assert {type(error) for error in errors} <= LOST | {psycopg2.errors.CannotConnectNow}
+    if LONG:
+        times = " ".join(f"{seconds:.2f}" for seconds in after)
+        record_property("measured", f"all of 50 clients work after a restart: {times} s")
+        assert max(after) < 2
 
 
 @LOOPS
@@ -317,3 +385,63 @@ async def test_server_is_down(ours, own_server):
             await asyncio.wait_for(works(pool), 20)
     finally:
         before.stop()
+
+
+@LOOPS
+@pytest.mark.parametrize("reconnect_timeout", [None, 60])
+async def test_down_for_a_while(ours, own_server, reconnect_timeout, record_property):
+    """50 clients ask all the time: few connects, little work, and each is told why, or waits."""
+    down = 10 if LONG else 1
+    before = Proxy(own_server.port)
+    dsn = make_dsn(own_server.dsn, host="127.0.0.1", port=before.port)
+    errors, asked, stopping = [], 0, asyncio.Event()
+
+    async def client(pool):
+        nonlocal asked
+        while not stopping.is_set():
+            asked += 1
+            try:
+                async with pool.acquire(timeout=0.4) as conn:
+                    await fetch(conn, "SELECT 1")
+            except (psycopg2.Error, asyncio.TimeoutError) as error:
+                errors.append(error)
+            await asyncio.sleep(0.1)
+
+    keywords = {"minsize": 5, "timeout": 60, "reconnect_timeout": reconnect_timeout}
+    try:
+        async with ours.create_pool(dsn, **keywords) as pool:
+            await asyncio.to_thread(own_server.stop)
+            await until(lambda: all(conn.closed for conn in pool._free))
+            before.starts.clear()
+            work, start = time.process_time(), time.monotonic()
+            clients = [asyncio.ensure_future(client(pool)) for _ in range(50)]
+            patient = asyncio.ensure_future(pool.acquire(timeout=60))
+            await asyncio.sleep(down)
+            took, work = time.monotonic() - start, time.process_time() - work
+            connects, told = len(before.starts), list(errors)
+            await asyncio.to_thread(own_server.restart)
+            if reconnect_timeout is None:
+                with pytest.raises(psycopg2.OperationalError):
+                    await patient
+                assert {type(error) for error in told} <= LOST | {asyncio.TimeoutError}
+                assert connects <= asked + 1  # each its own, and no more
+                assert work < 0.02 * asked
+            else:
+                assert {type(error) for error in told} == {asyncio.TimeoutError}
+                assert all("connects fail: " in str(error) for error in told)
+                # the first ones at once, then pauses of half a second at least, if not the first
+                assert connects <= pool.maxsize + 4 + 2 * took
+                assert work < took / 2
+                pool.release(await asyncio.wait_for(patient, 10))
+            stopping.set()
+            await asyncio.gather(*clients)
+            await asyncio.wait_for(works(pool), 10)
+            await until(lambda: is_at_rest(pool))
+    finally:
+        before.stop()
+    if LONG:
+        record_property(
+            "measured",
+            f"down for {took:.1f} s, reconnect_timeout={reconnect_timeout}: {connects} connects of "
+            f"{asked} acquires by 50 clients, {100 * work / took:.1f}% of a CPU, proxy and all",
+        )

@@ -4,7 +4,17 @@ import asyncio
 
 import psycopg2
 import pytest
-from support import activity, error_response, fetch, greeting, listener, scalar, until
+from support import (
+    activity,
+    blocked_until_it_ends,
+    error_response,
+    fetch,
+    greeting,
+    listener,
+    scalar,
+    underway,
+    until,
+)
 
 LATIN1 = error_response("FATAL", "57P01", "arrêt du serveur sur ordre", "latin-1")
 ANSWERS = {
@@ -148,6 +158,19 @@ async def test_killed_while_idle(ours, connect, side):
 async def test_idle_for_too_long(ours, connect, limit, kind):
     conn = await connect()
     await execute(conn, limit)
+    with pytest.raises(psycopg2.OperationalError) as info:
+        await asyncio.wait_for(conn.notifies.get(), 10)
+    await check_end(conn, info.value, kind)
+
+
+@pytest.mark.all_loops
+@pytest.mark.parametrize(("limit", "kind"), LIMITS.items())
+async def test_idle_for_too_long_before_the_answer_is_read(ours, connect, limit, kind):
+    """The reason stands right behind the answer."""
+    conn = await connect()
+    task = await underway(conn, execute(conn, limit))
+    blocked_until_it_ends(conn)
+    await task
     with pytest.raises(psycopg2.OperationalError) as info:
         await asyncio.wait_for(conn.notifies.get(), 10)
     await check_end(conn, info.value, kind)

@@ -333,8 +333,8 @@ async def test_of_a_statement_that_was_stopped(ours, connect, how):
 
 async def test_of_a_statement_cancelled_by_the_server(connect, side, loop_errors):
     conn = await connect()
-    running = asyncio.create_task(fetch(conn, RUNNING))
-    await until(lambda: asleep(side, "RAISE NOTICE 'first'"))
+    running = asyncio.create_task(fetch(conn, f"/* to be cancelled */ {RUNNING}"))
+    await until(lambda: asleep(side, "to be cancelled"))
     scalar(side, "SELECT pg_cancel_backend(%s)", (conn.raw.get_backend_pid(),))
     with pytest.raises(asyncio.CancelledError):
         await running

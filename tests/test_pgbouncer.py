@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 from bouncer import PROGRAM
 from psycopg2.extensions import parse_dsn
-from support import fetch
+from support import asleep, fetch, running, until
 
 pytestmark = [pytest.mark.needs("pgbouncer"), pytest.mark.needs("openssl")]
 
@@ -239,3 +239,39 @@ async def test_no_server_in_time(ours, behind, connect):
     async with holding(conn):
         with pytest.raises(psycopg2.OperationalError, match="query_wait_timeout"):
             await other.execute("SELECT 1")
+
+
+# --- Pool.execute() -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "keywords"),
+    [
+        ("session", {}),
+        ("session", {"prepare_threshold": 1}),
+        ("transaction", {}),
+        ("statement", {}),
+    ],
+)
+async def test_shared_statements(ours, pool, behind, side, mode, keywords):
+    made = await pool(behind(mode), maxsize=3, **keywords)
+
+    async def one(number):
+        if number % 10 == 9:
+            with pytest.raises(psycopg2.errors.DivisionByZero):
+                await made.execute("SELECT %s / 0", (number,))
+        else:
+            cur = await made.execute(
+                "SELECT %s::int, typname FROM pg_type WHERE oid = 23", (number,)
+            )
+            assert await cur.fetchall() == [(number, "int4")]
+
+    await asyncio.gather(*map(one, range(100)))
+    task = asyncio.ensure_future(made.execute("SELECT pg_sleep(60) AS given_up"))
+    await until(lambda: asleep(side, "AS given_up"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not running(side, "AS given_up"))
+    await asyncio.gather(*map(one, range(50)))
+    await until(lambda: made.size == made.freesize)

@@ -5,27 +5,9 @@ import time
 
 import psycopg2
 import pytest
-from proxy import Proxy
-from psycopg2.extensions import make_dsn, parse_dsn
 from support import blocked, fetch, until
 
 from aiopgx import _libpq
-
-
-@pytest.fixture
-def trips(dsn):
-    """``trips()``: round trips since the last call; `trips.dsn` leads through the proxy."""
-    made = Proxy(int(parse_dsn(dsn)["port"]), delay=0)
-    seen = [0]
-
-    def since():
-        before, seen[0] = seen[0], made.trips
-        return made.trips - before
-
-    since.proxy = made
-    since.dsn = make_dsn(dsn, host="127.0.0.1", port=made.listener.getsockname()[1])
-    yield since
-    made.stop()
 
 
 @pytest.fixture

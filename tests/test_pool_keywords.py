@@ -154,7 +154,8 @@ async def test_a_check_that_always_fails(ours, pool):
     with pytest.raises(asyncio.TimeoutError, match=text) as caught:
         await made.acquire(timeout=0.3)
     if "check" in str(caught.value):  # else its time was over while it connected
-        assert isinstance(caught.value.__cause__, LookupError)
+        # the latter where it was over in the check itself
+        assert isinstance(caught.value.__cause__, (LookupError, asyncio.TimeoutError))
     assert made.get_stats()["connections_num"] <= 6, "with pauses"
     await settled(made, 0)
 
@@ -427,15 +428,16 @@ async def test_no_storm_of_connects(ours, pool, caplog):
         made = await pool(dsn=dsn, minsize=0, maxsize=10, reconnect_timeout=60, name="orders")
         start = time.process_time()
         with caplog.at_level(logging.WARNING, "aiopg"):
-            tasks = [asyncio.ensure_future(made.acquire(timeout=0.8)) for _ in range(20)]
+            tasks = [asyncio.ensure_future(made.acquire(timeout=1.5)) for _ in range(20)]
             results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert time.process_time() - start < 0.5
+        assert time.process_time() - start < 1
     for error in results:
         assert isinstance(error, asyncio.TimeoutError)
         assert "connects fail: " in str(error)
         assert isinstance(error.__cause__, psycopg2.OperationalError)
     assert 10 <= len(counted) <= 10 + 9
-    assert len(caplog.records) == 1 and "'orders'" in caplog.text
+    (told,) = [record for record in caplog.records if record.name == "aiopg"]
+    assert "'orders'" in told.getMessage()
 
 
 async def test_the_pool_is_back_with_the_server(ours, dsn, pool, caplog):

@@ -20,6 +20,8 @@ from support import LONG, scalar, side_connection, until
 
 import aiopgx
 
+RELEASES = ["plain", "closed", "killed", "in transaction", "lost"]
+
 
 class PoolMachine(Machine):
     patience = 2 * WAIT
@@ -77,7 +79,7 @@ class PoolMachine(Machine):
             if not task.cancelled():
                 self.held.append(task.result())
 
-    @rule(index=INDEX, how=st.sampled_from(["plain", "closed", "killed", "in transaction"]))
+    @rule(index=INDEX, how=st.sampled_from(RELEASES))
     def release(self, index, how):
         if not self.held:
             return
@@ -96,6 +98,8 @@ class PoolMachine(Machine):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 self.pool.release(conn)
+            if how == "lost":  # before whoever has it now has woken up
+                conn.close()
 
         self.run(release())
 

@@ -58,6 +58,44 @@ async def test_the_timeout_is_for_all_of_it(make, operation):
     assert settled(pool, 1)
 
 
+@pytest.mark.parametrize("operation", ["SELECT 1", "SET work_mem = 64"])
+async def test_the_timeout_tells_who_has_the_connections(make, operation):
+    pool = await make(maxsize=1)
+    async with pool.acquire():
+        text = r"no connection within \S+ s: 1 of 1 in use, 0 being connected, 1 waiting"
+        with pytest.raises(asyncio.TimeoutError, match=text):
+            await pool.execute(operation, timeout=0.05)
+    assert settled(pool, 1)
+
+
+@pytest.mark.parametrize("operation", ["SELECT 1", "SET work_mem = 64"])
+async def test_the_timeout_tells_why_connects_fail(ours, operation):
+    pool = await ours.create_pool("host=127.0.0.1 port=1", minsize=0, reconnect_timeout=60)
+    first = asyncio.ensure_future(pool.acquire())
+    await until(lambda: pool._upkeep.outage)
+    with pytest.raises(asyncio.TimeoutError, match=r"connects fail: .*refused") as caught:
+        await pool.execute(operation, timeout=0.05)
+    assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+    pool.terminate()
+    await pool.wait_closed()
+    with pytest.raises(RuntimeError):
+        await first
+
+
+@native
+async def test_a_pool_without_limit_shares_ten(make):
+    pool = await make(minsize=0, maxsize=0)
+    await asyncio.gather(*(rows(pool, "SELECT pg_sleep(0.01)") for _ in range(40)))
+    await until(lambda: settled(pool))
+    assert pool.size <= 10
+    held = [await pool.acquire() for _ in range(12)]
+    pid = (await rows(pool, "SELECT pg_backend_pid()"))[0][0]
+    assert pid not in [await conn.get_backend_pid() for conn in held]
+    for conn in held:
+        pool.release(conn)
+    await until(lambda: settled(pool) and pool.size <= 13)
+
+
 @native
 async def test_a_connect_that_fails_meanwhile(make, gate):
     """It was started for a statement that has got another connection since."""

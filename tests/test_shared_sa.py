@@ -7,6 +7,8 @@ import pytest
 from sa_support import OURS, PERSON, add
 from sqlalchemy import select
 
+import aiopgx
+
 pytest_plugins = ("sa_fixtures",)
 pytestmark = OURS
 
@@ -44,6 +46,17 @@ async def test_it_is_as_on_a_connection(people):
         else:
             assert await result.fetchall() == expected_rows
     assert engine.size == engine.freesize
+
+
+async def test_a_row_factory_that_on_connect_has_set(make):
+    async def on_connect(conn):
+        conn.row_factory = aiopgx.rows.dict_row
+
+    engine = await make(on_connect=on_connect)
+    assert await (await engine.execute("SELECT 1 AS a")).fetchall() == [(1,)]
+    async with engine.acquire() as conn:
+        assert await (await conn.execute("SELECT 1 AS a")).fetchall() == [(1,)]
+        assert await conn.scalar("SELECT 1 AS a") == 1
 
 
 async def test_ways_to_use_it(people):

@@ -9,13 +9,15 @@ import weakref
 
 import psycopg2
 import pytest
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from proxy import Proxy
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from support import (
     LONG,
     STUBBORN,
     activity,
     asleep,
     blocked,
+    blocked_until_it_ends,
     fetch,
     nothing_left,
     running,
@@ -339,6 +341,24 @@ async def test_the_connection_is_closed_within(cursor, side):
         async for _ in cur.stream(ENDLESS.format("closed_within")):
             cur.connection.close()
     await until(lambda: not running(side, "closed_within"))
+
+
+@pytest.mark.all_loops
+async def test_a_reset_while_rows_are_read(cursor, dsn):
+    """uvloop tells of it once, when not all that has come is wanted yet."""
+    link = Proxy(int(parse_dsn(dsn)["port"]))
+    try:
+        cur = await cursor(dsn=make_dsn(dsn, host="127.0.0.1", port=link.port))
+        link.cut_after(100_000, reset=True)
+        stream = cur.stream(WIDE.format(1000), size=3)
+        first = await underway(cur.connection, anext(stream))
+        blocked_until_it_ends(cur.connection)
+        assert (await first)[0] == 1
+        with pytest.raises(psycopg2.OperationalError):
+            while True:
+                await asyncio.wait_for(anext(stream), 10)
+    finally:
+        link.stop()
 
 
 async def test_the_backend_is_killed(cursor, side):

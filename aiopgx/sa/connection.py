@@ -9,6 +9,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.ddl import DDLElement
 from sqlalchemy.sql.dml import Insert, Update, UpdateBase
 
+from ..transaction import close_if_left
 from ..utils import _ContextManager, _IterableContextManager
 from . import exc
 from ._statements import Statement, check_parameters, statement_for
@@ -28,6 +29,12 @@ async def _commit_transaction_if_active(transaction: Transaction) -> None:
 
 async def _rollback_transaction(transaction: Transaction) -> None:
     await transaction.rollback()
+
+
+def without_row_factory(cursor: Any) -> None:
+    """Have a cursor give plain rows, which RowProxy needs, whatever its connection was set to."""
+    if getattr(cursor, "row_factory", None) is not None:
+        cursor.row_factory = None
 
 
 async def _close_result_proxy(result: ResultProxy) -> None:
@@ -146,6 +153,7 @@ class SAConnection:
 
     async def _open_cursor(self) -> Any:
         cursor = await self._usable().cursor()
+        without_row_factory(cursor)
         cursor._pipelined = False  # its result is looked at when execute() returns
         self._cursors.add(cursor)
         return cursor
@@ -232,6 +240,9 @@ class SAConnection:
         cursor = await self._open_cursor()
         try:
             await cursor.execute("COMMIT")
+        except asyncio.CancelledError as error:
+            close_if_left(self, error)
+            raise
         finally:
             self._close_cursor(cursor)
             self._transaction = None
@@ -240,6 +251,9 @@ class SAConnection:
         try:
             if not self._connection.closed:
                 await self._control("ROLLBACK")
+        except asyncio.CancelledError as error:
+            close_if_left(self, error)
+            raise
         finally:
             self._transaction = None
 

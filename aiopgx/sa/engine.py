@@ -13,7 +13,7 @@ import aiopgx
 from ..connection import TIMEOUT
 from ..utils import _ContextManager, _IterableContextManager, get_running_loop
 from ._statements import APGCompiler_psycopg2
-from .connection import SAConnection, _close_result_proxy
+from .connection import SAConnection, _close_result_proxy, without_row_factory
 from .result import ResultProxy, RowProxy
 
 
@@ -246,6 +246,7 @@ class Engine:
             async with self.acquire() as conn:
                 return await conn.execute(query, *multiparams, **params)
         cursor = await self._pool.execute(text, parameters)
+        without_row_factory(cursor)
         return ResultProxy(reader, cursor, self._dialect, result_map)
 
     def release(self, conn: SAConnection) -> "asyncio.Future[None]":

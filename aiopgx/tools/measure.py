@@ -152,8 +152,10 @@ class Aiopg(Pooled):
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool = await self.module.create_pool(dsn, minsize=connections, maxsize=connections)
-        self.connection = self.pool.acquire
+        self.pool: Any = await self.module.create_pool(
+            dsn, minsize=connections, maxsize=connections
+        )
+        self.connection: Callable[[], Any] = self.pool.acquire
 
     async def close(self) -> None:
         self.pool.terminate()
@@ -235,7 +237,7 @@ class Psycopg(Pooled):
         self.version: str = self.module.__version__
 
     async def open(self, dsn: str, connections: int) -> None:
-        self.pool = self.pools.AsyncConnectionPool(
+        self.pool: Any = self.pools.AsyncConnectionPool(
             dsn,
             min_size=connections,
             max_size=connections,
@@ -243,7 +245,7 @@ class Psycopg(Pooled):
             open=False,
         )
         await self.pool.open(wait=True)
-        self.connection = self.pool.connection
+        self.connection: Callable[[], Any] = self.pool.connection
 
     async def close(self) -> None:
         await self.pool.close()

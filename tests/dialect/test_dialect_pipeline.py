@@ -5,7 +5,6 @@ import asyncio
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from proxy import Proxy
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 from roads import unknown
 from support import running, scalar, until
@@ -17,18 +16,10 @@ CLOSE = aiopgx.capabilities().libpq_version >= 170000
 
 
 @pytest.fixture
-def trips(url):
-    """``trips()``: round trips since the last call; `trips.url` leads through the proxy."""
-    made = Proxy(url.port or 5432)
-    seen = [0]
-
-    def since():
-        before, seen[0] = seen[0], made.trips
-        return made.trips - before
-
-    since.url = url.set(host="127.0.0.1", port=made.listener.getsockname()[1])
-    yield since
-    made.stop()
+def trips(trips, url):
+    """The same, with `trips.url`."""
+    trips.url = url.set(host="127.0.0.1", port=trips.proxy.port)
+    return trips
 
 
 @pytest.mark.parametrize(
