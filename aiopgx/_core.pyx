@@ -274,6 +274,8 @@ cdef class Wire(Link):
         timeout: seconds until the answer has to be here, None for no limit; housekeeping's count
             from its turn on.
         """
+        if self.state != CLOSED and self.raw.closed:
+            self.closed_elsewhere()
         if self.state == CLOSED:
             raise self.closed_error("connection already closed")
         self._accept(request, timeout)
@@ -287,6 +289,8 @@ cdef class Wire(Link):
 
     cdef object put_soon(self, Request request, timeout):
         """Queue a request that goes out with others, in the loop's next step; its waiter."""
+        if self.state != CLOSED and self.raw.closed:
+            self.closed_elsewhere()
         if self.state == CLOSED:
             raise self.closed_error("connection already closed")
         self._accept(request, timeout)
@@ -316,6 +320,8 @@ cdef class Wire(Link):
 
     cdef object put_both(self, Request first, Request second, timeout):
         """Queue two that belong together; the waiter of the second."""
+        if self.state != CLOSED and self.raw.closed:
+            self.closed_elsewhere()
         if self.state == CLOSED:
             raise self.closed_error("connection already closed")
         self._accept(first, None)
@@ -396,6 +402,8 @@ cdef class Wire(Link):
         """Send what can be sent now."""
         cdef Request request
         cdef bint unflushed = False
+        if self.waiting and self.raw.closed:
+            return self.closed_elsewhere()
         while self.waiting and not self.gates and (self.state == IDLE or self.piping) \
                 and not self.is_forked() and _get_running_loop() is self.loop:
             request = self._next() if self.head is None else self._next_piped()
@@ -590,7 +598,17 @@ cdef class Wire(Link):
         if self.raw.closed:
             return self.closed_elsewhere()
         if now < self.deadline:
-            return self._set_timer(now)
+            # what came while somebody called poll() of `raw` is there, and the socket is silent
+            if self.reading and not self.writing and not self.head.full:
+                if self.state == BUSY:
+                    self._read(False)
+                elif self.state == FOREIGN:
+                    self._poll()
+                if self.waiting:
+                    self._go_on()
+            if self.timer is None and self.head is not None and self.state != CLOSED:
+                self._set_timer(now)
+            return 0
         for request in self._queue():
             if now >= request.deadline and (request is self.head or not request.housekeeping):
                 request.expire(self)

@@ -219,7 +219,8 @@ def some(road):
     return [(name, place % 6) for place, name in enumerate(CHANGES)][number::9]
 
 
-@pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")  # who knows?
+@pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Invalid transaction status:ResourceWarning")  # who knows?
 @LOOPS
 @pytest.mark.parametrize("road", ROADS)
 async def test_a_message_that_no_server_sends(ours, dsn, road):
@@ -261,6 +262,7 @@ def damaged(data, instants):
 
 
 @pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Invalid transaction status:ResourceWarning")  # who knows?
 @LOOPS
 @pytest.mark.parametrize("road", ROADS)
 async def test_damaged_stream(ours, dsn, road):
