@@ -83,6 +83,7 @@ cdef class Wire(Link):
     cdef bint _all_of(self, session) except -1
     cdef list _queue(self)
     cdef int _accept(self, Request request, timeout) except -1
+    cdef int _expect_open(self) except -1
     cdef int _append(self, Request request) except -1
     cdef int _start(self, Request request) except -1
     cdef bint _followed(self) except -1
@@ -99,6 +100,7 @@ cdef class Wire(Link):
     cdef int _set_timer(self, double now) except -1
     cdef int _first_deadline(self) except -1
     cdef int _look(self) except -1
+    cdef int _look_inside(self) except -1
     cdef int _go_on_connecting(self) except -1
     cdef int _broken_off(self, error) except -1
     cdef int _poll(self) except -1

@@ -274,10 +274,7 @@ cdef class Wire(Link):
         timeout: seconds until the answer has to be here, None for no limit; housekeeping's count
             from its turn on.
         """
-        if self.state != CLOSED and self.raw.closed:
-            self.closed_elsewhere()
-        if self.state == CLOSED:
-            raise self.closed_error("connection already closed")
+        self._expect_open()
         self._accept(request, timeout)
         if self.state == IDLE and not self.gates and not self.waiting \
                 and request.turn(self) == GO:
@@ -289,10 +286,7 @@ cdef class Wire(Link):
 
     cdef object put_soon(self, Request request, timeout):
         """Queue a request that goes out with others, in the loop's next step; its waiter."""
-        if self.state != CLOSED and self.raw.closed:
-            self.closed_elsewhere()
-        if self.state == CLOSED:
-            raise self.closed_error("connection already closed")
+        self._expect_open()
         self._accept(request, timeout)
         self._append(request)
         if not self.pushing:
@@ -320,16 +314,21 @@ cdef class Wire(Link):
 
     cdef object put_both(self, Request first, Request second, timeout):
         """Queue two that belong together; the waiter of the second."""
-        if self.state != CLOSED and self.raw.closed:
-            self.closed_elsewhere()
-        if self.state == CLOSED:
-            raise self.closed_error("connection already closed")
+        self._expect_open()
         self._accept(first, None)
         self._append(first)
         self._accept(second, timeout)
         self._append(second)
         self._go_on()
         return second.waiter
+
+    cdef int _expect_open(self) except -1:
+        """Raise where nothing can be sent any more, also if somebody has closed `raw`."""
+        if self.state != CLOSED and self.raw.closed:
+            self.closed_elsewhere()
+        if self.state == CLOSED:
+            raise self.closed_error("connection already closed")
+        return 0
 
     cdef int _append(self, Request request) except -1:
         self.waiting.append(request)
@@ -598,14 +597,7 @@ cdef class Wire(Link):
         if self.raw.closed:
             return self.closed_elsewhere()
         if now < self.deadline:
-            # what came while somebody called poll() of `raw` is there, and the socket is silent
-            if self.reading and not self.writing and not self.head.full:
-                if self.state == BUSY:
-                    self._read(False)
-                elif self.state == FOREIGN:
-                    self._poll()
-                if self.waiting:
-                    self._go_on()
+            self._look_inside()
             if self.timer is None and self.head is not None and self.state != CLOSED:
                 self._set_timer(now)
             return 0
@@ -616,6 +608,18 @@ cdef class Wire(Link):
                     return 0
         self._first_deadline()
         return self._set_timer(now)
+
+    cdef int _look_inside(self) except -1:
+        """What came while somebody called poll() of `raw` is in libpq, and the socket is silent."""
+        if not self.reading or self.writing or self.head.full:
+            return 0
+        if self.state == BUSY:
+            self._read(False)
+        elif self.state == FOREIGN:
+            self._poll()
+        if self.waiting:
+            self._go_on()
+        return 0
 
     cdef int time_out(self, Request request) except -1:
         """The time of a request is over, and with it the connection's: who knows what comes yet?"""

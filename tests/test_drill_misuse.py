@@ -392,6 +392,9 @@ async def meddled(pool, road, meddle, turns):
     return using.exception()
 
 
+# of the transaction whose end has failed
+@pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Invalid transaction status:ResourceWarning")
 @LOOPS
 async def test_raw_is_closed(ours, dsn, side):
     """On each road, after some turns of the loop: an error of psycopg2's, and the pool goes on.
@@ -405,6 +408,7 @@ async def test_raw_is_closed(ours, dsn, side):
         errors = await asyncio.gather(*meddling)
         assert all(error is None or isinstance(error, psycopg2.Error) for error in errors), errors
         assert any(errors)
+        del errors
         async with pool.acquire() as conn:
             assert await fetch(conn, "SELECT 8") == [(8,)]
 
@@ -425,6 +429,9 @@ def execute(raw):
         raw.cursor().execute("SELECT 'of nobody'")
 
 
+# of the transaction whose end has failed
+@pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Invalid transaction status:ResourceWarning")
 @LOOPS
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("meddle", [look, execute])
@@ -435,5 +442,6 @@ async def test_raw_is_used(ours, dsn, side, road, meddle):
         for turns in range(0, 60, 3 if LONG else 13):
             error = await meddled(pool, road, meddle, turns)
             assert error is None or isinstance(error, allowed), (turns, error)
+            del error  # and the transaction in its frames
         async with pool.acquire() as conn:
             assert await fetch(conn, "SELECT 8") == [(8,)]
