@@ -327,6 +327,7 @@ async def test_a_pool_that_connects_again_asks_for_no_less(
                         pass
                 with pytest.raises(psycopg2.OperationalError):
                     await pool.execute("SELECT 1")
+                await until(lambda: not pool._connects)
         swapped.stand_in(secure.port)
         async with pool.acquire() as conn:
             assert await fetch(conn, "SELECT 1") == [(1,)]
