@@ -288,6 +288,8 @@ async def test_names_and_values_of_sqlalchemy(ours, dsn, victim, side):
             bound = db.bindparam(name, 7)
             row = await (await conn.execute(db.select(bound.label("%s")))).first()
             assert row["%s"] == 7
+            if db.__version__.startswith("1.") and "'" in name:
+                continue  # SQLAlchemy 1.4 itself puts the name into nextval('...') as it is
             sequence = db.Sequence(name + "3")
             quoted = quote_ident(name + "3", side)
             scalar(side, f"CREATE SEQUENCE {quoted}; SELECT 1")
