@@ -414,6 +414,8 @@ def execute_foreign(Wire wire, start, operation, parameters, timeout, Session se
     cdef Foreign request
     if wire.is_closed():
         raise wire.closed_error("cursor already closed")
+    if wire.raw.closed:                # by somebody else; as psycopg2 says it
+        raise psycopg2.InterfaceError("cursor already closed")
     check_timeout(timeout)
     refuse_large((operation,))
     refuse_large(parameters)

@@ -359,7 +359,10 @@ async def test_restart(ours, own_server, record_property):
         await asyncio.gather(*clients)
         await until(lambda: is_at_rest(pool))
     assert errors
-    assert {type(error) for error in errors} <= LOST | {psycopg2.errors.CannotConnectNow}
+    known = LOST | {psycopg2.errors.CannotConnectNow}
+    if not ours.capabilities().native:
+        known |= {psycopg2.InterfaceError}  # psycopg2 says so of a link that ends behind an answer
+    assert {type(error) for error in errors} <= known
     if LONG:
         times = " ".join(f"{seconds:.2f}" for seconds in after)
         record_property("measured", f"all of 50 clients work after a restart: {times} s")
@@ -426,8 +429,7 @@ async def test_down_for_a_while(ours, own_server, reconnect_timeout, record_prop
                 with pytest.raises(psycopg2.OperationalError):
                     await patient
                 assert {type(error) for error in told} <= LOST | {asyncio.TimeoutError}
-                # each its own, `patient` as well, and those of the pool itself
-                assert connects <= asked + 1 + pool.maxsize + pool.minsize
+                assert connects < 2 * asked  # about one each
                 assert work < 0.02 * asked
             else:
                 assert {type(error) for error in told} == {asyncio.TimeoutError}

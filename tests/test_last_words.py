@@ -168,7 +168,7 @@ async def test_idle_for_too_long(ours, connect, limit, kind):
 async def test_idle_for_too_long_before_the_answer_is_read(ours, connect, limit, kind):
     """The reason stands right behind the answer."""
     conn = await connect()
-    task = await underway(conn, execute(conn, limit))
+    task = await underway(conn, execute(conn, f"SELECT pg_sleep(0.1); {limit}"))
     blocked_until_it_ends(conn)
     await task
     with pytest.raises(psycopg2.OperationalError) as info:
