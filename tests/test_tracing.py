@@ -12,6 +12,7 @@ from psycopg2.extras import DictCursor
 from psycopg2.sql import SQL, Identifier, Literal
 from support import underway, until
 
+import aiopgx
 from aiopgx._traced import TracedCursor
 
 WHO = contextvars.ContextVar("who", default=None)
