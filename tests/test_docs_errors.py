@@ -192,7 +192,7 @@ async def gone(make):
 @produces("… called while another coroutine is already waiting for incoming data")
 async def two_at_a_time(make):
     conn = await make.connect()
-    await asyncio.gather(conn.execute("SELECT 1"), conn.execute("SELECT 2"))
+    await asyncio.gather(conn.execute("SELECT pg_sleep(0.1)"), conn.execute("SELECT 2"))
 
 
 @produces("… called on another event loop than the connection was made on")
