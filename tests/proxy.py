@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+from psycopg2.extensions import make_dsn, parse_dsn
+
 # With what a connection begins that is there to cancel a query.
 CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
 
@@ -28,6 +30,17 @@ def proxy(port, **habits):
     running = Proxy(port, **habits)
     try:
         yield running.port
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def in_front(dsn, kind=None):
+    """A `Proxy`, or one of its subclass `kind`, in front of the server; `dsn` leads to it."""
+    running = (kind or Proxy)(int(parse_dsn(dsn)["port"]))
+    running.dsn = make_dsn(dsn, host="127.0.0.1", port=running.port)
+    try:
+        yield running
     finally:
         running.stop()
 

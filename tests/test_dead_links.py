@@ -11,8 +11,8 @@ import time
 import psycopg2
 import pytest
 from drills import descriptors, is_at_rest, pauses
-from proxy import Proxy
-from psycopg2.extensions import make_dsn, parse_dsn
+from proxy import in_front
+from psycopg2.extensions import parse_dsn
 from support import asleep, fetch, nothing_left, until
 
 LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
@@ -24,11 +24,8 @@ SOON = 20  # seconds, on a machine that is busy; the connections' own timeouts a
 
 @pytest.fixture
 def link(dsn):
-    """A `Proxy` in front of the server, whose DSN is the attribute `dsn`."""
-    made = Proxy(int(parse_dsn(dsn)["port"]))
-    made.dsn = make_dsn(dsn, host="127.0.0.1", port=made.port)
-    yield made
-    made.stop()
+    with in_front(dsn) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import random
 
 import psycopg2
 import pytest
-from proxy import Proxy
-from psycopg2.extensions import make_dsn, parse_dsn
+from proxy import Proxy, in_front
 from support import LONG
 
 LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
@@ -48,10 +47,8 @@ class Forger(Proxy):
 
 @pytest.fixture
 def forger(dsn):
-    made = Forger(int(parse_dsn(dsn)["port"]))
-    made.dsn = make_dsn(dsn, host="127.0.0.1", port=made.port)
-    yield made
-    made.stop()
+    with in_front(dsn, Forger) as proxy:
+        yield proxy
 
 
 @LOOPS

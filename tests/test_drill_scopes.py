@@ -15,6 +15,7 @@ from drills import cancelled_at, nothing_left
 from operations import OPERATIONS, SETUP
 from psycopg2.extensions import make_dsn
 from support import LONG, asleep, fetch, until
+from test_drill_promptness import SLEEP, named, pipeline
 
 LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 STEPS = 60  # no operation is suspended as often as that
@@ -69,9 +70,6 @@ async def test_scope_cancelled_at_each_suspension(ours, dsn, side, operation, wi
 # --- in the middle of a statement -----------------------------------------------------------------
 
 
-SLEEP = "SELECT pg_sleep(30)"
-
-
 async def text(pool):
     async with pool.acquire() as conn:
         await fetch(conn, SLEEP)
@@ -107,18 +105,6 @@ async def stream(pool):
                 pass
         finally:
             await rows.aclose()
-
-
-async def named(pool):
-    async with pool.acquire() as conn, conn.cursor("drill", withhold=True) as cur:
-        await cur.execute(SLEEP)
-
-
-async def pipeline(pool):
-    async with pool.acquire() as conn, conn.pipeline():
-        for _ in range(3):
-            cur = await conn.execute(SLEEP)
-        await cur.fetchall()
 
 
 async def copied_out(pool):

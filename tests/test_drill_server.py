@@ -16,8 +16,8 @@ import time
 import psycopg2
 import pytest
 from drills import is_at_rest, nothing_left, pauses
-from proxy import Proxy
-from psycopg2.extensions import make_dsn, parse_dsn
+from proxy import Proxy, in_front
+from psycopg2.extensions import make_dsn
 from support import LONG, fetch, scalar, side_connection, until
 
 from aiopgx.tools import server
@@ -28,11 +28,8 @@ SIZE = 4000  # bytes of a result
 
 @pytest.fixture
 def link(dsn):
-    """A `Proxy` in front of the server, whose DSN is the attribute `dsn`."""
-    made = Proxy(int(parse_dsn(dsn)["port"]))
-    made.dsn = make_dsn(dsn, host="127.0.0.1", port=made.port)
-    yield made
-    made.stop()
+    with in_front(dsn) as proxy:
+        yield proxy
 
 
 # --- the stream is cut ----------------------------------------------------------------------------
