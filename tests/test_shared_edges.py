@@ -307,8 +307,12 @@ async def test_what_was_not_sent_keeps_its_order(make, side):
     await asyncio.sleep(0)
     assert pool._shared
     conn.close()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert scalar(side, "SELECT array_agg(number ORDER BY id) FROM ordered") == list(range(8))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    # whether the server executes what was on its way when the connection closed, nobody knows
+    unsent = [n for n, result in enumerate(results) if not isinstance(result, Exception)]
+    assert unsent and unsent == list(range(unsent[0], 8))
+    stored = "SELECT array_agg(number ORDER BY id) FROM ordered WHERE number = ANY(%s)"
+    assert scalar(side, stored, (unsent,)) == unsent
 
 
 @native
