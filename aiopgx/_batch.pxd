@@ -45,6 +45,7 @@ cdef class Rows(Request):
     cdef Py_ssize_t done        # rows that were executed
     cdef PGresult *failed       # owned
 
+    cdef int add(self, object item, tuple values, Py_ssize_t size) except -1
     cdef bint put_all(self, Wire wire) except -1
     cdef bint put_row(self, Wire wire, object item) noexcept
     cdef object item_of(self, Py_ssize_t number)

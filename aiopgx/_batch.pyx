@@ -195,6 +195,17 @@ cdef class Rows(Request):
         if self.failed != NULL:
             pq.clear(self.failed)
 
+    cdef int add(self, object item, tuple values, Py_ssize_t size) except -1:
+        """Both or none, also without memory: each row's result is looked up in both lists."""
+        self.values.append(values)
+        try:
+            self.items.append(item)
+        except MemoryError:
+            self.values.pop()
+            raise
+        self.size += size
+        return 0
+
     cdef int send(self, Wire wire) except -1:
         cdef Rows previous = self.previous
         session = self.batch.session
@@ -499,9 +510,7 @@ cdef class Batch:
             self.rows.items.append(form)
             self.rows.parsed = True
             self.form = form
-        self.rows.items.append(binds)
-        self.rows.values.append(values)
-        self.rows.size += binds.used
+        self.rows.add(binds, values, binds.used)
         return True
 
     cdef Binds bind(self, tuple values, Form form):
@@ -569,9 +578,7 @@ cdef class Batch:
                 return False            # execute() will say it
         if memchr(PyBytes_AS_STRING(text), 0, PyBytes_GET_SIZE(text)) != NULL:
             return False
-        self.rows.items.append(text)
-        self.rows.values.append(None)
-        self.rows.size += PyBytes_GET_SIZE(text)
+        self.rows.add(text, None, PyBytes_GET_SIZE(text))
         self.rows.parsed = False        # a statement without name lasts until the next
         return True
 

@@ -38,6 +38,7 @@ cdef class Result:
     cdef tuple column_names
     cdef object index           # DictRow: name -> position
     cdef object record          # the namedtuple type
+    cdef object impossible      # the error about it that is raised behind the rows
     cdef dict blank             # a dict row without its values
     cdef Places places          # of the values in such a dict
     cdef public object maker    # for SHAPE_MADE: makes a row of a tuple
@@ -55,6 +56,7 @@ cdef class Result:
     cdef object row(self, int shape)
     cdef list take(self, long limit)
     cdef int settled_shape(self) except -2
+    cdef int raise_impossible(self) except -1
     cdef object record_type(self)
     cdef tuple names(self)
     cdef tuple values(self, int number)

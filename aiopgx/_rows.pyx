@@ -324,7 +324,7 @@ cdef class Result:
             shape = self.settled_shape()
             row = self.row(shape)
             if shape != self.shape:
-                self.record_type()
+                self.raise_impossible()
             done = True
             return row
         finally:
@@ -358,7 +358,7 @@ cdef class Result:
                     PyList_SET_ITEM(rows, i, row)
             PyObject_GC_Track(<void *>rows)
             if shape != self.shape:
-                self.record_type()
+                self.raise_impossible()
             done = True
             return rows
         finally:
@@ -522,15 +522,20 @@ cdef class Result:
         """The shape of the rows to make now.
 
         The namedtuple type may be impossible (two columns of one name). psycopg2 finds that after
-        it has fetched, so plain tuples are made first, and then record_type() raises.
+        it has fetched, so plain tuples are made first, and then raise_impossible() does.
         """
         if self.shape != SHAPE_NAMED_TUPLE or self.record is not None:
             return self.shape
         try:
             self.record_type()
-        except Exception:
+        except Exception as error:
+            self.impossible = error
             return SHAPE_TUPLE
         return SHAPE_NAMED_TUPLE
+
+    cdef int raise_impossible(self) except -1:
+        error, self.impossible = self.impossible, None
+        raise error
 
     cdef object record_type(self):
         if self.record is None:

@@ -4,6 +4,7 @@ The long form (`make drill`) does it with 2 GB, and 1 GB for the process.
 """
 
 import asyncio
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,51 @@ async def test_a_parameter_of_1_gib(ours, pool, way):
         assert await fetch(conn, "SELECT pg_backend_pid()") == [(pid,)]
     assert resident() - before < 100
     assert connections.size == connections.freesize
+
+
+async def text_of_1_gib(conn, pool):
+    await conn.execute("SELECT length('" + "x" * GIB + "')")
+
+
+async def escaped(conn, pool):
+    """As a literal, twice as large as it is."""
+    conn.prepare_threshold = None
+    await fetch(conn, "SELECT length(%s)", (bytes(GIB // 2),))
+
+
+async def together(conn, pool):
+    conn.prepare_threshold = 0
+    await fetch(conn, "SELECT length(%s), length(%s)", (bytes(GIB // 2), bytes(GIB // 2)))
+
+
+async def str_of_1_gib(conn, pool):
+    await fetch(conn, "SELECT length(%s)", ("x" * GIB,))
+
+
+async def line_of_1_gib(conn, pool):
+    async with conn.cursor() as cur:
+        await cur.execute("CREATE TEMP TABLE IF NOT EXISTS huge (t bytea)")
+        await cur.copy_from(io.BytesIO(b"x" * GIB + b"\n"), "huge")
+
+
+async def piece_of_1_gib(conn, pool):
+    async def pieces():
+        yield b"x" * GIB
+
+    async with conn.cursor() as cur:
+        await cur.execute("CREATE TEMP TABLE IF NOT EXISTS huge (t bytea)")
+        await cur.copy_expert("COPY huge FROM STDIN", pieces())
+
+
+FULL = [text_of_1_gib, escaped, together, str_of_1_gib, line_of_1_gib, piece_of_1_gib]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", FULL if LONG else [], ids=lambda way: way.__name__)
+async def test_a_statement_of_1_gib(ours, pool, way):
+    connections = await pool(minsize=1, maxsize=1, timeout=600)
+    async with connections.acquire() as conn:
+        with pytest.raises(psycopg2.Error) as error:
+            await way(conn, connections)
+        print(type(error.value), str(error.value)[:100])
+        assert await fetch(conn, "SELECT 1") == [(1,)]

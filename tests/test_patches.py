@@ -78,6 +78,27 @@ async def test_cached_make_nt_replaced(impl, connect, monkeypatch):
     assert seen == [(True, ("one",))]
 
 
+@pytest.mark.parametrize("method", ["fetchone", "fetchall"])
+async def test_cached_make_nt_fails_once(impl, connect, monkeypatch, method):
+    """The rows are gone then, not given in another shape."""
+    original = NamedTupleCursor._do_make_nt
+    errors = [ZeroDivisionError("once")]
+
+    def make(cursor, key):
+        if errors:
+            raise errors.pop()
+        return original(key)
+
+    monkeypatch.setattr(NamedTupleCursor, "_cached_make_nt", make)
+    conn = await connect(cursor_factory=NamedTupleCursor, enable_hstore=False)
+    async with conn.cursor() as cur:
+        await cur.execute("SELECT n AS one FROM generate_series(1, 2) n")
+        with pytest.raises(ZeroDivisionError, match="once"):
+            await getattr(cur, method)()
+        rest = await cur.fetchall()
+        assert [row.one for row in rest] == ([2] if method == "fetchone" else [])
+
+
 async def test_index_of_dict_rows_replaced(impl, connect, monkeypatch):
     """Rows are given it as any attribute; without this they are filled in a quicker way."""
     kept = {}
