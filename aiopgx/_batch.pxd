@@ -50,6 +50,7 @@ cdef class Rows(Request):
     cdef bint put_row(self, Wire wire, object item) noexcept
     cdef object item_of(self, Py_ssize_t number)
     cdef int keep_up(self, Wire wire) except -1
+    cdef int expect_all(self, Wire wire) except -1
     cdef bytes text_of_row(self, object item)
 
 

@@ -285,6 +285,7 @@ cdef class Rows(Request):
     cdef object outcome(self, Wire wire):
         cdef PGresult *res = self.failed
         if res == NULL:
+            self.expect_all(wire)
             return len(self.values)
         item = self.item_of(self.taken)
         suspect = type(item) is Form or type(item) is Binds and nothing_was_done(res)
@@ -299,6 +300,14 @@ cdef class Rows(Request):
             self.batch.failed_at = self.first + self.done
             self.batch.suspect = text if suspect else None
         raise error
+
+    cdef int expect_all(self, Wire wire) except -1:
+        """Nothing has failed: there is one result for each of what was sent."""
+        cdef Py_ssize_t sent = len(self.items) + (self.opening is not None) + (self.ending is not None)
+        if self.taken != sent:
+            wire.close()
+            raise psycopg2.DatabaseError(f"the server sent {self.taken} results for {sent} statements")
+        return 0
 
     cdef bytes text_of_row(self, object item):
         if item is None:

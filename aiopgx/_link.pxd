@@ -1,6 +1,6 @@
 """Link: a PGconn and its socket."""
 
-from ._libpq cimport PGconn
+from ._libpq cimport PGconn, PGresult
 
 cdef enum State:
     CONNECTING
@@ -24,6 +24,7 @@ cdef class Link:
     cdef object notifies
     cdef object plain_cursor        # see control()
     cdef PGconn *conn               # borrowed from raw: valid while raw is open
+    cdef PGresult **polled          # where raw.poll() keeps a result; NULL if not known
     cdef int state                  # State
     cdef unsigned int forks
     cdef int fd                     # -1 while nothing is watched
@@ -45,6 +46,7 @@ cdef class Link:
     cdef object control(self)
     cdef int close_raw(self, int was, bint unsent) except -1
     cdef int take_native(self) except -1
+    cdef PGresult *polled_result(self) noexcept
     cdef int watch(self) except -1
     cdef int unwatch(self) except -1
     cdef int want_write(self, bint wanted) except -1

@@ -36,6 +36,9 @@ from ._libpq cimport (
     CONNECTION_BAD,
     PG_DIAG_SEVERITY_NONLOCALIZED,
     PG_DIAG_SQLSTATE,
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
     NoticeProcessor,
     NoticeReceiver,
     PGconn,
@@ -45,7 +48,7 @@ from ._libpq cimport (
 )
 from ._socket cimport socket_failed, socket_ready
 from ._statements cimport quotes_plainly
-from ._structs cimport genuine_connection, take_connection
+from ._structs cimport genuine_connection, place_of_polled, take_connection
 
 cdef extern from "_frames.h":
     pass
@@ -279,7 +282,21 @@ cdef class Link:
         if pq.libVersion:
             self.conn = <PGconn *>PyCapsule_GetPointer(
                 self.raw.get_native_connection(), b"psycopg2.connection.native_connection")
+            self.polled = place_of_polled(self.raw, self.conn)
         return 0
+
+    cdef PGresult *polled_result(self) noexcept:
+        """What psycopg2's poll() has taken from libpq and kept; NULL if nothing.
+
+        libpq gives the answer that begins a COPY as often as it is asked.
+        """
+        cdef PGresult *res = NULL if self.polled == NULL else self.polled[0]
+        cdef int status
+        if res != NULL:
+            status = pq.resultStatus(res)
+            if status == PGRES_COPY_IN or status == PGRES_COPY_OUT or status == PGRES_COPY_BOTH:
+                return NULL
+        return res
 
     cdef int watch(self) except -1:
         self.fd = self.raw.fileno()

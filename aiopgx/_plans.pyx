@@ -79,7 +79,7 @@ cdef dict settable = {
     UUID: frozenset([2950]),
     Json: frozenset([25, 114, 3802]),
 }
-cdef dict bits = {21: 15, 23: 31, 20: 63}
+cdef dict ranges = {21: range(-2**15, 2**15), 23: range(-2**31, 2**31), 20: range(-2**63, 2**63)}
 # Type of the value: the types of columns without and with time zone.
 cdef dict zoned = {datetime.time: (1083, 1266), datetime.datetime: (1114, 1184)}
 
@@ -94,7 +94,7 @@ cdef bint fits_column(unsigned int oid, object value) except -1:
         return oid == zoned[kind][value.tzinfo is not None]
     if oid not in settable.get(kind, ()):
         return False
-    return kind is not int or -(1 << <int>bits[oid]) <= value < 1 << <int>bits[oid]
+    return kind is not int or value in ranges[oid]
 
 
 cdef tuple describe(PGresult *res):

@@ -75,6 +75,7 @@ cdef void set_field(PyObject **field, object value) noexcept
 cpdef object genuine_connection(object raw)
 cpdef object genuine_cursor(object cursor)
 cdef bint take_connection(object raw, PGconn *conn) except -1
+cdef PGresult **place_of_polled(object raw, PGconn *conn) noexcept
 cdef CasterStruct *caster_struct(object caster) noexcept
 cdef bint is_closed(object cursor) except -1
 cdef int give_attributes(object cursor, tuple fields) except -1

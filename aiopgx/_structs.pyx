@@ -191,6 +191,19 @@ cdef bint take_connection(object raw, PGconn *conn) except -1:
     return True
 
 
+# Where psycopg2's connection has its list of notices. The PGconn, the PGcancel, the cursor that
+# executes, its status, and the result that poll() has taken stand right in front of it.
+cdef Py_ssize_t _connection_notices = member_offset(vars(ConnectionType)["notices"])
+
+
+cdef PGresult **place_of_polled(object raw, PGconn *conn) noexcept:
+    """Where a genuine psycopg2 connection keeps what its poll() has taken; NULL if that isn't known."""
+    cdef char *notices = <char *><PyObject *>raw + _connection_notices
+    if _connection_notices < 0 or (<void **>(notices - 5 * sizeof(void *)))[0] != conn:
+        return NULL
+    return <PGresult **>(notices - sizeof(void *))
+
+
 cdef CursorStruct *cursor_struct(object cursor) except NULL:
     """The inside of a cursor. Raises NotSupportedError if it isn't known."""
     if _attributes_known:

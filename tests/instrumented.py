@@ -69,21 +69,25 @@ def run(name, environment, arguments, before=()):
     return subprocess.run(command, cwd=build, env=environment).returncode
 
 
+def library_of_the_compiler(name):
+    compiler = (os.environ.get("CC") or "gcc").split()[-1]
+    command = [compiler, f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def asan(arguments):
     """Fails if there was a report: each one ends its process. Shows them."""
     build = built("asan", {"AIOPGX_SANITIZE": "1"})
     logs = Logs(build, "report")
-    compiler = (os.environ.get("CC") or "gcc").split()[-1]
-    found = subprocess.run(
-        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    )
+    # greenlet throws exceptions of C++, which the sanitizer has to find at its start
+    libraries = [library_of_the_compiler(name) for name in ("libasan.so", "libstdc++.so.6")]
     environment = {
-        "LD_PRELOAD": found.stdout.strip(),
+        "LD_PRELOAD": " ".join(libraries),
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={build}/report",
         "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:log_path={build}/report",
     }
-    arguments = ["-n", "auto", "--dist", "loadfile", "-k", LEFT_OUT, *(arguments or [str(TESTS)])]
+    arguments = ["-n", "0", "-k", LEFT_OUT, *(arguments or [str(TESTS)])]
     failed = run("asan", environment, arguments)
     print(*logs.read(), sep="\n\n")
     return failed or bool(logs.read())

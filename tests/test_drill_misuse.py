@@ -13,6 +13,7 @@ import gc
 import io
 import multiprocessing
 import os
+import select
 import signal
 import warnings
 
@@ -419,7 +420,7 @@ async def test_raw_is_closed(ours, dsn, side):
 
 
 def look(raw):
-    """All that harms nobody."""
+    """What harms nobody, as long as poll() finds no result to keep."""
     raw.poll()
     raw.isexecuting()
     raw.get_transaction_status()
@@ -441,12 +442,73 @@ def execute(raw):
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("meddle", [look, execute])
 async def test_raw_is_used(ours, dsn, side, road, meddle):
-    """The results are right; or, where something was executed, an error says so."""
-    allowed = (psycopg2.Error, RuntimeError) if meddle is execute else ()
+    """The results are right; or an error says what was executed, or taken by poll()."""
+    allowed = (psycopg2.Error, RuntimeError) if meddle is execute else psycopg2.InterfaceError
     async with nothing_left(ours, dsn, side, maxsize=1) as pool:
         for turns in range(0, 60, 3 if LONG else 13):
             error = await meddled(pool, road, meddle, turns)
             assert error is None or isinstance(error, allowed), (turns, error)
             del error  # and the transaction in its frames
+        async with pool.acquire() as conn:
+            assert await fetch(conn, "SELECT 8") == [(8,)]
+
+
+# Two of these are more than the server keeps back.
+LONG_ROW = "SELECT %s::int, repeat('x', 5000) FROM pg_sleep(0.001)"
+
+
+async def polled_in_stream(pool):
+    async with pool.acquire() as conn, conn.cursor() as cur:
+        rows = cur.stream(LONG_ROW.replace("%s", "n") + ", generate_series(1, 30) n", size=1)
+        got = []
+        try:
+            async for number, _ in rows:
+                got.append(number)
+                select.select([conn.raw.fileno()], [], [], 0.1)
+                conn.raw.poll()
+        finally:
+            assert got == list(range(1, len(got) + 1))
+
+
+async def polled_in_shared(pool):
+    (conn,) = pool._free
+    asked = [asyncio.ensure_future(pool.execute(LONG_ROW, (n,))) for n in range(8)]
+    while not conn.closed and not all(task.done() for task in asked):
+        await asyncio.sleep(0)
+        if not conn.closed and select.select([conn.raw.fileno()], [], [], 0.1)[0]:
+            conn.raw.poll()
+    errors = []
+    for number, task in enumerate(asked):
+        await asyncio.wait([task])
+        if task.exception() is None:
+            assert (await (await task).fetchone())[0] == number
+        else:
+            errors.append(task.exception())
+    if errors:
+        raise errors[0]
+
+
+async def polled_in_executemany(pool):
+    async with pool.acquire() as conn, conn.cursor() as cur:
+        asked = asyncio.ensure_future(cur.executemany(LONG_ROW, [(n,) for n in range(30)]))
+        while not conn.closed and not asked.done():
+            await asyncio.sleep(0)
+            if not conn.closed and select.select([conn.raw.fileno()], [], [], 0.1)[0]:
+                conn.raw.poll()
+        await asked
+
+
+@pytest.mark.skipif(
+    "not aiopgx.capabilities().native", reason="psycopg2 itself takes its results by poll()"
+)
+@LOOPS
+@pytest.mark.parametrize("threshold", [None, 0], ids=["text", "prepared"])
+@pytest.mark.parametrize("way", [polled_in_stream, polled_in_shared, polled_in_executemany])
+async def test_poll_takes_a_result(ours, dsn, side, way, threshold):
+    """psycopg2's poll() keeps what it finds: nobody gets the next one, or the rest, instead."""
+    keywords = {"minsize": 1, "maxsize": 1, "prepare_threshold": threshold}
+    async with nothing_left(ours, dsn, side, **keywords) as pool:
+        with pytest.raises(psycopg2.InterfaceError, match=r"poll\(\) .* has taken a result"):
+            await asyncio.wait_for(way(pool), 20)
         async with pool.acquire() as conn:
             assert await fetch(conn, "SELECT 8") == [(8,)]

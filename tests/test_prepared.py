@@ -513,6 +513,23 @@ async def test_the_next_transaction_of_a_chain(ours, connect, people):
     await execute(conn, "COMMIT")
 
 
+@pytest.mark.parametrize("column, largest", [("int2", 32767), ("int4", 2**31 - 1), ("int8", 2**31 - 1)])
+async def test_set_of_integers(ours, connect, people, column, largest):
+    """They fit, or the server says what it says of the literal."""
+    conn = await connect()
+    await execute(conn, f"CREATE TEMP TABLE integers AS SELECT 0::{column} AS n")
+    operation = "UPDATE integers SET n = %s RETURNING n"
+    await hot(conn, operation, (1,))
+    before = conn._plans.executions
+    for value in (0, -1, largest, -largest):
+        assert await execute(conn, operation, (value,)) == [(value,)]
+    assert conn._plans.executions == before + 4
+    if column != "int8":
+        with pytest.raises(psycopg2.errors.NumericValueOutOfRange):
+            await execute(conn, operation, (largest + 1,))
+    assert conn._plans.executions == before + 4
+
+
 @pytest.mark.parametrize(
     "operation",
     [
