@@ -1,9 +1,9 @@
 """Drills: many queries on each road, and many connects, take no memory, reference or descriptor.
 
 Their long form makes a million queries in all, and 100,000 connects (`make drill ARGS="-rP -k
-flat"` prints what they took). On a debug build of Python, whose references are counted (`make
-debug`), one lost by each query is found by the short form as well. See also test_resources.py (kinds
-of rows, errors, notices) and bench/soak.py.
+flat"` prints what they took). On a debug build of Python, whose references are counted
+(`make debug`), one lost by each query is found by the short form as well. See also
+test_resources.py (kinds of rows, errors, notices) and bench/soak.py.
 """
 
 import asyncio
