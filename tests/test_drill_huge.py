@@ -164,15 +164,18 @@ async def piece_of_1_gib(conn, pool):
         await cur.copy_expert("COPY huge FROM STDIN", pieces())
 
 
-FULL = [text_of_1_gib, escaped, together, str_of_1_gib, line_of_1_gib, piece_of_1_gib]
+if LONG:  # some gigabytes each
 
-
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("way", FULL if LONG else [], ids=lambda way: way.__name__)
-async def test_a_statement_of_1_gib(ours, pool, way):
-    connections = await pool(minsize=1, maxsize=1, timeout=600)
-    async with connections.acquire() as conn:
-        with pytest.raises(psycopg2.Error) as error:
-            await way(conn, connections)
-        print(type(error.value), str(error.value)[:100])
-        assert await fetch(conn, "SELECT 1") == [(1,)]
+    @pytest.mark.timeout(3600)
+    @pytest.mark.parametrize(
+        "way",
+        [text_of_1_gib, escaped, together, str_of_1_gib, line_of_1_gib, piece_of_1_gib],
+        ids=lambda way: way.__name__,
+    )
+    async def test_a_statement_of_1_gib(ours, pool, way):
+        connections = await pool(minsize=1, maxsize=1, timeout=600)
+        async with connections.acquire() as conn:
+            with pytest.raises(psycopg2.Error) as error:
+                await way(conn, connections)
+            print(type(error.value), str(error.value)[:100])
+            assert await fetch(conn, "SELECT 1") == [(1,)]
