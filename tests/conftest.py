@@ -28,6 +28,7 @@ Marks
   all_loops    run the test on each kind of event loop
   needs(name)  left out, which the report's header says, where that program, package or power is
                missing: one of `NEEDED`
+  unprepared   left out under AIOPGX_TEST_PREPARE: of what happens where a statement stays text
 
 `make test` runs on all cores (pytest-xdist), the tests of a file in one process, each process with
 a server of its own; where AIOPGX_TEST_DSN names one, or with -n 0, one after the other.
@@ -88,7 +89,8 @@ from aiopgx.tools import server
 
 LOOP = os.environ.get("AIOPGX_TEST_LOOP", "asyncio")
 
-if "AIOPGX_TEST_PREPARE" in os.environ:
+PREPARED = "AIOPGX_TEST_PREPARE" in os.environ
+if PREPARED:
     everywhere = {"prepare_threshold": int(os.environ["AIOPGX_TEST_PREPARE"])}
     aiopgx.connect.__kwdefaults__.update(everywhere)
 
@@ -154,6 +156,7 @@ def pytest_configure(config):
         config.option.timeout = LIMIT
     config.addinivalue_line("markers", "all_loops: run on asyncio, its debug mode and uvloop")
     config.addinivalue_line("markers", "needs(name): left out where it is missing")
+    config.addinivalue_line("markers", "unprepared: left out where all statements are prepared")
     config.addinivalue_line("filterwarnings", "error")
     for name, variable in MISSING.items():
         if os.environ.get(variable) == "required":
@@ -192,6 +195,7 @@ def pytest_report_header(config):
         *collect_ignore,
         *(os.path.basename(path) for path in config.getoption("ignore") or ()),
         *([] if USUAL else ["tests of aiopg and of the roads"]),
+        *(["tests of what a text alone does"] if PREPARED else []),
         *([] if LOOP == "asyncio" else ["what is no coroutine, what runs on each loop anyway"]),
         *(f"tests that need {name}" for name in MISSING),
         *(f"{name_of(page)}, which needs {name}" for page in PAGES for name in missing(page)),
@@ -224,6 +228,8 @@ def is_left_out(item):
     if not USUAL and "open_roads" in item.fixturenames:
         return True
     if LOOP != "asyncio" and is_the_same_on_each_loop(item):
+        return True
+    if PREPARED and item.get_closest_marker("unprepared"):
         return True
     return any(mark.args[0] in MISSING for mark in item.iter_markers("needs"))
 

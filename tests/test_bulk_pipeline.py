@@ -151,6 +151,7 @@ async def test_round_trips(ours, connect, trips, rows, wanted):
         assert (await cursor.fetchone())[0] in (10, 100, 1000)
 
 
+@pytest.mark.unprepared
 async def test_without_pipelines(ours, told, monkeypatch):
     """As with a libpq before 14: one by one."""
     monkeypatch.setattr(aiopgx._batch, "pipelines", False)

@@ -35,6 +35,7 @@ async def trips(proxy, body):
     return proxy.trips - before
 
 
+@pytest.mark.unprepared
 @pytest.mark.parametrize(
     ("statement", "parameters", "wanted"),
     [
@@ -69,6 +70,7 @@ async def test_a_close_that_is_awaited(ours, through, named):
     assert await portals(conn) == NO_PORTALS
 
 
+@pytest.mark.unprepared
 async def test_several(ours, through, named):
     conn = await through.connect()
     cursors = [await named(conn, f"portal {i}", withhold=True) for i in range(5)]
@@ -78,6 +80,7 @@ async def test_several(ours, through, named):
     assert await portals(conn) == NO_PORTALS
 
 
+@pytest.mark.unprepared
 async def test_a_close_behind_a_statement(ours, through, named):
     conn = await through.connect()
     cursor = await named(conn, withhold=True)

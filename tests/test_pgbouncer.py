@@ -167,6 +167,7 @@ async def test_statement_mode(ours, behind, connect):
 # --- prepared statements --------------------------------------------------------------------------
 
 
+@pytest.mark.unprepared
 @pytest.mark.parametrize("mode", MODES)
 async def test_nothing_is_prepared_by_itself(ours, pair, mode):
     """The pooler is noticed, in either mode."""

@@ -179,6 +179,7 @@ def slow(dsn, connect, way):
     return make
 
 
+@pytest.mark.unprepared
 async def test_the_next_one_waits_for_a_request_under_way(ours, slow, way, side):
     conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05), 1"))
@@ -193,6 +194,7 @@ async def test_the_next_one_waits_for_a_request_under_way(ours, slow, way, side)
     assert await following == [("", 2)]
 
 
+@pytest.mark.unprepared
 async def test_what_waits_is_not_sent_at_all(ours, slow, way):
     conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
@@ -207,6 +209,7 @@ async def test_what_waits_is_not_sent_at_all(ours, slow, way):
     assert await fetch(conn, "SELECT to_regclass('never_made')") == [(None,)]
 
 
+@pytest.mark.unprepared
 async def test_cancelled_cancel_goes_on_in_the_background(ours, slow, way):
     conn = await slow()
     running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05), 1"))
