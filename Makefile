@@ -4,9 +4,9 @@
 #
 #   PYTHON  the interpreter to make the environment with, 3.10 or newer (default: the first found)
 #   VENV    where the environment is made (default: .venv)
-#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples, benchmark),
-#           (asan, valgrind, debug), for `python -m fuzz` (make fuzz), for `python -m aiopgx bench` (make bench) or for the
-#           example (--port 8000)
+#   ARGS    more arguments, for pytest (make test, compliance, test-agents, test-examples, benchmark,
+#           drill, asan, valgrind, debug), for `python -m fuzz` (make fuzz), for `python -m aiopgx bench`
+#           (make bench) or for the example (--port 8000)
 #   SQLALCHEMY  the SQLAlchemy to test with: 1.4, 2.0 or 2.1 (default: the newest, if none is there)
 #
 # AIOPGX_DSN (demo, examples, bench) or AIOPGX_TEST_DSN (tests, fuzz) name a server to use. Without

@@ -52,7 +52,6 @@ cdef class Wire(Link):
     cdef public object plans        # the hot statements of the connection, or None
     # the queue
     cdef Request head               # in flight
-    cdef PGresult *polled_before    # what raw.poll() had taken when the queue was empty; not ours
     cdef object sent                # deque of those behind it, in pipeline mode; or None
     cdef object waiting             # deque of those that are not sent
     cdef int users                  # those of `head` and `waiting` that are not housekeeping

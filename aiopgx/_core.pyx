@@ -368,7 +368,7 @@ cdef class Wire(Link):
         request.begun = True
         if self.head is None:
             self.head = request
-            self.polled_before = self.polled_result()
+            self.forget_polled()
         else:
             if self.sent is None:
                 self.sent = deque()
@@ -799,7 +799,7 @@ cdef class Wire(Link):
         cdef Request head = self.head
         cdef Taken taken
         cdef bint ended = False
-        if self.polled_result() != self.polled_before:      # what is left is another's
+        if self.has_polled():           # what is left is another's
             raise psycopg2.InterfaceError(
                 "poll() of the raw connection has taken a result: the connection is closed")
         while not pq.isBusy(self.conn):

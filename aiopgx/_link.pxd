@@ -46,7 +46,8 @@ cdef class Link:
     cdef object control(self)
     cdef int close_raw(self, int was, bint unsent) except -1
     cdef int take_native(self) except -1
-    cdef PGresult *polled_result(self) noexcept
+    cdef bint has_polled(self) noexcept
+    cdef void forget_polled(self) noexcept
     cdef int watch(self) except -1
     cdef int unwatch(self) except -1
     cdef int want_write(self, bint wanted) except -1

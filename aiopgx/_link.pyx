@@ -285,18 +285,23 @@ cdef class Link:
             self.polled = place_of_polled(self.raw, self.conn)
         return 0
 
-    cdef PGresult *polled_result(self) noexcept:
-        """What psycopg2's poll() has taken from libpq and kept; NULL if nothing.
+    cdef bint has_polled(self) noexcept:
+        """Whether psycopg2's poll() has taken a result from libpq.
 
-        libpq gives the answer that begins a COPY as often as it is asked.
+        Not so the answer that begins a COPY, which libpq gives as often as it is asked.
         """
         cdef PGresult *res = NULL if self.polled == NULL else self.polled[0]
         cdef int status
-        if res != NULL:
-            status = pq.resultStatus(res)
-            if status == PGRES_COPY_IN or status == PGRES_COPY_OUT or status == PGRES_COPY_BOTH:
-                return NULL
-        return res
+        if res == NULL:
+            return False
+        status = pq.resultStatus(res)
+        return not (status == PGRES_COPY_IN or status == PGRES_COPY_OUT or status == PGRES_COPY_BOTH)
+
+    cdef void forget_polled(self) noexcept:
+        """libpq was idle: what psycopg2 has still is of a cursor of the program's that is gone."""
+        if self.polled != NULL and self.polled[0] != NULL:
+            pq.clear(self.polled[0])
+            self.polled[0] = NULL
 
     cdef int watch(self) except -1:
         self.fd = self.raw.fileno()

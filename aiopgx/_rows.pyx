@@ -535,6 +535,8 @@ cdef class Result:
 
     cdef int raise_impossible(self) except -1:
         error, self.impossible = self.impossible, None
+        if error is None:               # a typecaster has fetched meanwhile, and was told
+            self.record_type()
         raise error
 
     cdef object record_type(self):

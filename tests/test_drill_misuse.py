@@ -20,6 +20,7 @@ import warnings
 import psycopg2
 import pytest
 from drills import nothing_left
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from support import LONG, fetch, new_loop, shut_down, underway, until
 
 import aiopgx
@@ -502,12 +503,23 @@ async def polled_in_executemany(pool):
     "not aiopgx.capabilities().native", reason="psycopg2 itself takes its results by poll()"
 )
 @LOOPS
-@pytest.mark.parametrize("threshold", [None, 0], ids=["text", "prepared"])
+@pytest.mark.parametrize(
+    ("threshold", "left"),
+    [(None, False), (0, False), (None, True)],
+    ids=["text", "prepared", "behind another"],
+)
 @pytest.mark.parametrize("way", [polled_in_stream, polled_in_shared, polled_in_executemany])
-async def test_poll_takes_a_result(ours, dsn, side, way, threshold):
-    """psycopg2's poll() keeps what it finds: nobody gets the next one, or the rest, instead."""
+async def test_poll_takes_a_result(ours, dsn, side, way, threshold, left):
+    """psycopg2's poll() keeps what it finds: nobody gets the next one, or the rest, instead.
+
+    Also where it has kept another one, of a cursor that is gone.
+    """
     keywords = {"minsize": 1, "maxsize": 1, "prepare_threshold": threshold}
     async with nothing_left(ours, dsn, side, **keywords) as pool:
+        if left:
+            (conn,) = pool._free
+            conn.raw.cursor().execute("SELECT 1/0")
+            await until(lambda: conn.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE)
         with pytest.raises(psycopg2.InterfaceError, match=r"poll\(\) .* has taken a result"):
             await asyncio.wait_for(way(pool), 20)
         async with pool.acquire() as conn:
