@@ -221,10 +221,17 @@ async def test_slow_link(ours, dsn, side, link):
 
 
 @pytest.fixture(scope="module")
-def own_server():
-    """A server whose end disturbs no other test."""
+def cluster():
     with server.Cluster(server.find_binaries()) as running:
         yield running
+
+
+@pytest.fixture
+def own_server(cluster):
+    """A server whose end disturbs no other test; it runs also behind a test that has failed."""
+    if cluster._process is None:
+        cluster.restart()
+    return cluster
 
 
 def end_backend(own_server, side, pid, how):
@@ -374,6 +381,7 @@ async def test_server_is_down(ours, own_server):
     try:
         async with ours.create_pool(dsn, minsize=5, timeout=20) as pool:
             await asyncio.to_thread(own_server.stop)
+            await until(lambda: all(conn.closed for conn in pool._free))  # the pool has heard of it
             before.starts.clear()
             for _ in range(3):
                 acquires = (pool.acquire() for _ in range(20))
