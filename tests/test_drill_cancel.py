@@ -126,6 +126,7 @@ async def cancelled_by_hand(conn, chance):
     task = asyncio.ensure_future(fetch(conn, f"SELECT pg_sleep({chance.random() / 1000})"))
     await asyncio.sleep(0)
     stopping = asyncio.ensure_future(conn.cancel())
+    await asyncio.sleep(0)  # it begins before the next statement, also if this one is over
     await asyncio.wait([task])
     assert isinstance(task.exception(), psycopg2.errors.QueryCanceled | None)
     return stopping

@@ -152,6 +152,7 @@ async def test_never_the_next_one(ours, connect):
         running = asyncio.create_task(fetch(conn, f"SELECT pg_sleep({n % 5 / 10000})"))
         await asyncio.sleep(0)
         stopping = asyncio.create_task(conn.cancel())
+        await asyncio.sleep(0)  # it begins before the next statement, also if this one is over
         outcome = (await asyncio.gather(running, return_exceptions=True))[0]
         assert isinstance(outcome, (list, QueryCanceled))
         assert await fetch(conn, "SELECT pg_sleep(0.0003), %s", (n,)) == [("", n)]
