@@ -534,9 +534,9 @@ cdef class Result:
         return SHAPE_NAMED_TUPLE
 
     cdef int raise_impossible(self) except -1:
-        error, self.impossible = self.impossible, None
-        if error is None:               # a typecaster has fetched meanwhile, and was told
-            self.record_type()
+        error = self.impossible
+        if self.fetching == 1:          # else a typecaster is told, and who waits for it, too
+            self.impossible = None
         raise error
 
     cdef object record_type(self):

@@ -91,6 +91,28 @@ async def test_caster_moves_its_cursor(ours, connect, factory):
     assert [plain(row) for row in inner] == ALL[1:]
 
 
+async def test_caster_meets_an_impossible_type(ours, connect, monkeypatch):
+    """It is told, and so is who fetches."""
+    factory = psycopg2.extras.NamedTupleCursor
+    original = factory._do_make_nt
+    errors = [ZeroDivisionError("inner"), ZeroDivisionError("outer")]
+
+    def make(cursor, key):
+        if errors:
+            raise errors.pop()
+        return original(key)
+
+    def act(cursor, impl):
+        with pytest.raises(ZeroDivisionError, match="inner"):
+            cursor._result.fetchmany(0)
+
+    monkeypatch.setattr(factory, "_cached_make_nt", make)
+    cursor = await with_caster(connect, factory, act)
+    with pytest.raises(ZeroDivisionError):
+        await cursor.fetchall()
+    assert not errors
+
+
 async def test_caster_moves_its_cursor_back(ours, connect):
     cursor = await with_caster(connect, None, lambda c, _: c._result.scroll(0, "absolute"))
     assert await cursor.fetchall() == [ALL[0], ALL[0], ALL[1]]
