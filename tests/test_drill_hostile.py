@@ -244,6 +244,30 @@ async def test_a_message_that_no_server_sends(ours, dsn, road):
         print(f"{road}: {count} messages")
 
 
+@LOOPS
+@pytest.mark.parametrize("name", ["left out", "twice"])
+async def test_executemany_misses_a_result(ours, dsn, name):
+    """It tells of as many rows as the server has, or of none."""
+    places = 0
+    for place in itertools.count():
+        happened = []
+
+        def change(kind, body):
+            happened.append(kind)
+            return CHANGES[name](kind, body) if kind == b"C" else message(kind, body)
+
+        async with misled(ours, dsn, 0.3) as (middle, pool, conn):
+            middle.tamper = at(place, change)
+            async with conn.cursor() as cur:
+                with contextlib.suppress(*TOLD):
+                    await cur.executemany("INSERT INTO told VALUES (%s)", [(n,) for n in range(5)])
+                    assert cur.rowcount == 5, (place, happened)
+        places += happened == [b"C"]
+        if not happened:
+            break
+    assert places >= 5
+
+
 # --- damage that no message shows -----------------------------------------------------------------
 
 
