@@ -17,7 +17,11 @@ import resource
 import time
 import types
 
+import pytest
 from support import scalar, until
+
+# A drill is done on both.
+LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 
 names = itertools.count()
 

@@ -10,12 +10,11 @@ import time
 
 import psycopg2
 import pytest
-from drills import descriptors, is_at_rest, pauses
+from drills import LOOPS, descriptors, is_at_rest, pauses
 from proxy import in_front
 from psycopg2.extensions import parse_dsn
 from support import asleep, fetch, nothing_left, until
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 BLACK_HOLE = pytest.mark.needs("a black hole")
 KEPT = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}  # 2 seconds
 GONE = "timed out|closed the connection unexpectedly"  # who writes hears less than who reads

@@ -11,12 +11,11 @@ import sys
 
 import psycopg2
 import pytest
-from drills import cancelled_at, nothing_left
+from drills import LOOPS, cancelled_at, nothing_left
 from operations import OPERATIONS, SETUP
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, running, until
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 STEPS = 60  # no operation is suspended as often as that
 
 

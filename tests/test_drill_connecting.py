@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from drills import nothing_left
+from drills import LOOPS, nothing_left
 from proxy import Proxy
 from psycopg2.extensions import make_dsn
 from support import LONG, side_connection, until
@@ -18,7 +18,6 @@ from aiopgx.tools import server
 
 pytestmark = pytest.mark.needs("openssl")
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 PIECES = 30  # no dialogue has as many
 ACCESS = """
 local   all postgres trust

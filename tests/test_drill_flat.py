@@ -15,11 +15,9 @@ import sys
 import psycopg2
 import psycopg2.extras
 import pytest
-from drills import descriptors, nothing_left, resident
+from drills import LOOPS, descriptors, nothing_left, resident
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, side_connection
-
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 
 QUERIES = 1_000_000 if LONG else 0  # on all roads together
 CONNECTS = 100_000 if LONG else 0  # in all ways together

@@ -8,10 +8,10 @@ import random
 
 import psycopg2
 import pytest
+from drills import LOOPS
 from proxy import Proxy, in_front
 from support import LONG
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 TRIES = 6000 if LONG else 32
 
 # How bytes from a place on are changed.

@@ -19,13 +19,11 @@ import warnings
 
 import psycopg2
 import pytest
-from drills import nothing_left
+from drills import LOOPS, nothing_left
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from support import LONG, fetch, new_loop, shut_down, underway, until
 
 import aiopgx
-
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 
 
 @LOOPS

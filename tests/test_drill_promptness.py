@@ -9,10 +9,9 @@ import asyncio
 import io
 
 import pytest
-from drills import nothing_left, own_time
+from drills import LOOPS, nothing_left, own_time
 from support import LONG, asleep, fetch, until
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 TRIES = 100 if LONG else 2
 SOON = 0.1 if LONG else 5  # seconds from cancel() until the task is over
 STOPPED = 1 if LONG else 5  # seconds from there until the backend executes nothing

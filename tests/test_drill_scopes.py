@@ -11,13 +11,12 @@ import sys
 import anyio
 import psycopg2
 import pytest
-from drills import cancelled_at, nothing_left
+from drills import LOOPS, cancelled_at, nothing_left
 from operations import OPERATIONS, SETUP
 from psycopg2.extensions import make_dsn
 from support import LONG, asleep, fetch, until
 from test_drill_promptness import SLEEP, named, pipeline
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 STEPS = 60  # no operation is suspended as often as that
 
 

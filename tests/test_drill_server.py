@@ -15,14 +15,13 @@ import time
 
 import psycopg2
 import pytest
-from drills import is_at_rest, nothing_left, pauses
+from drills import LOOPS, is_at_rest, nothing_left, pauses
 from proxy import Proxy, in_front
 from psycopg2.extensions import make_dsn
 from support import LONG, fetch, scalar, side_connection, until
 
 from aiopgx.tools import server
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 SIZE = 4000  # bytes of a result
 
 

@@ -13,10 +13,9 @@ import random
 
 import psycopg2
 import pytest
-from drills import nothing_left
+from drills import LOOPS, nothing_left
 from support import LONG, fetch, scalar
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 TASKS = 24
 OPERATIONS = 51_000 if LONG else 300
 KILLS = 120 if LONG else 4

@@ -7,6 +7,7 @@ import time
 
 import psycopg2
 import pytest
+from drills import LOOPS
 from psycopg2.extensions import make_dsn
 from replicas import Standby, freeze, kill
 from support import scalar, side_connection, until
@@ -15,7 +16,6 @@ from aiopgx.tools import server
 
 WRITERS = 8
 WITHIN = 10.0  # seconds after the promotion, on a machine that is busy
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import sys
 
 import psycopg2
 import pytest
+from drills import LOOPS
 from proxy import Proxy
 from psycopg2.extensions import parse_dsn
 from support import fetch, new_loop, shut_down, until
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 KEPT = {"keepalives_idle": 30, "keepalives_interval": 7, "keepalives_count": 3}
 if sys.platform == "linux":
     OPTIONS = {

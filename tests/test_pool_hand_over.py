@@ -10,11 +10,9 @@ import random
 
 import psycopg2
 import pytest
-from drills import is_at_rest
+from drills import LOOPS, is_at_rest
 from support import fetch, until
 from test_pool_order import backend, make, started, turns  # noqa: F401 - fixtures
-
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 
 
 def hand_over_and_kill(pool, *conns):

@@ -8,6 +8,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from certificates import Authority
+from drills import LOOPS
 from middle import SSL_REQUEST, middle
 from proxy import CANCEL_REQUEST, Proxy
 from support import fetch, running, scalar, side_connection, underway, until
@@ -16,7 +17,6 @@ from aiopgx.tools import server
 
 pytestmark = pytest.mark.needs("openssl")
 
-LOOPS = pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
 HERE = "IP:127.0.0.1,DNS:localhost,DNS:db.test"
 ACCESS = """
 local   all postgres trust
