@@ -17,14 +17,13 @@ from psycopg2.extensions import (
     QuotedString,
 )
 
-from ._core cimport AGAIN, DROP, ENOUGH, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
+from ._core cimport AGAIN, DROP, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
 from ._core cimport check_timeout
 from ._errors cimport connection_error, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
     PGRES_BAD_RESPONSE,
     PGRES_COMMAND_OK,
-    PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_EMPTY_QUERY,
@@ -103,8 +102,7 @@ cdef class Statement(Request):
                 return MORE
             pq.clear(self.result)
         self.result = res
-        # libpq would give this one again and again
-        return ENOUGH if status == PGRES_COPY_BOTH else MORE
+        return MORE
 
     cdef Taken refuse_copy(self, Wire wire, int status) except? MORE:
         """End a COPY that execute() can't serve."""

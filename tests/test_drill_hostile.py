@@ -244,6 +244,18 @@ async def test_a_message_that_no_server_sends(ours, dsn, road):
         print(f"{road}: {count} messages")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid transaction status:ResourceWarning")  # who knows?
+@LOOPS
+@pytest.mark.parametrize("road", ROADS)
+async def test_copy_both_ways_behind_an_error(ours, dsn, road):
+    """libpq gives such a result again and again: who waited for the last one hung the loop."""
+    async with misled(ours, dsn, 0.3) as (middle, pool, conn):
+        middle.tamper = at(0, inserted(INSERTED["an error"] + INSERTED["COPY both ways"]))
+        assert not await told(ROADS[road], conn, pool)
+        middle.tamper = None
+        assert conn.closed
+
+
 @LOOPS
 @pytest.mark.parametrize("name", ["left out", "twice"])
 async def test_executemany_misses_a_result(ours, dsn, name):
