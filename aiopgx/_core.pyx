@@ -42,7 +42,7 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_UNKNOWN,
 )
 
-from ._errors cimport connection_error
+from ._errors cimport connection_error, refuse_copy
 from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGresult, pq
 from ._link cimport BUSY, CLOSED, CONNECTING, FOREIGN, IDLE, Link, frameless, operational
 from ._socket cimport socket_pending, socket_ready
@@ -97,6 +97,7 @@ cdef class Request:
         return 0
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        refuse_copy(res)
         pq.clear(res)
         return MORE
 
