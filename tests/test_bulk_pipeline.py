@@ -135,7 +135,7 @@ async def test_a_plan_that_is_dropped_meanwhile(ours, told, side):
     [(list, 10, 1), (iter, 100, 2), (list, 100, 2), (list, 1000, 4)],
 )
 async def test_round_trips(ours, connect, trips, kind, count, wanted):
-    """BEGIN and COMMIT are in them. Where taking the rows is slow, it is more: the best of three."""
+    """BEGIN and COMMIT are in them. Slow machines take rows more often: the best of three."""
     conn = await connect(dsn=trips.dsn)
     async with conn.cursor() as cursor:
         await cursor.execute("CREATE TEMP TABLE many (i int)")
