@@ -13,6 +13,7 @@ cdef enum Turn:
 cdef enum Taken:
     MORE                        # go on reading
     STALLED                     # the rest of the answer has still to come
+    ENOUGH                      # nothing more is to be read
 
 cdef object AGAIN               # an outcome: the request is to be sent once more
 

@@ -42,8 +42,8 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_UNKNOWN,
 )
 
-from ._errors cimport connection_error
-from ._libpq cimport CONNECTION_BAD, PGRES_COPY_BOTH, PGRES_PIPELINE_SYNC, PGresult, pq
+from ._errors cimport connection_error, refuse_copy
+from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGresult, pq
 from ._link cimport BUSY, CLOSED, CONNECTING, FOREIGN, IDLE, Link, frameless, operational
 from ._socket cimport socket_pending, socket_ready
 
@@ -97,6 +97,7 @@ cdef class Request:
         return 0
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        refuse_copy(res)
         pq.clear(res)
         return MORE
 
@@ -809,7 +810,6 @@ cdef class Wire(Link):
         cdef Request head = self.head
         cdef Taken taken
         cdef bint ended = False
-        cdef bint endless
         if self.has_polled():           # what is left is another's
             raise psycopg2.InterfaceError(
                 "poll() of the raw connection has taken a result: the connection is closed")
@@ -824,12 +824,9 @@ cdef class Wire(Link):
             if self.piping and pq.resultStatus(res) == PGRES_PIPELINE_SYNC:
                 pq.clear(res)
                 return 1
-            endless = pq.resultStatus(res) == PGRES_COPY_BOTH
             taken = head.take(self, res)
-            if endless:                 # libpq would give it again and again
-                return 1
-            if taken == STALLED:
-                return 0
+            if taken != MORE:
+                return taken == ENOUGH
         return 0
 
     cdef bint _finish(self) except -1:

@@ -17,13 +17,14 @@ from psycopg2.extensions import (
     QuotedString,
 )
 
-from ._core cimport AGAIN, DROP, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
+from ._core cimport AGAIN, DROP, ENOUGH, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
 from ._core cimport check_timeout
 from ._errors cimport connection_error, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
     PGRES_BAD_RESPONSE,
     PGRES_COMMAND_OK,
+    PGRES_COPY_BOTH,
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_EMPTY_QUERY,
@@ -96,13 +97,13 @@ cdef class Statement(Request):
         if status == PGRES_COPY_IN or status == PGRES_COPY_OUT:
             pq.clear(res)
             return self.refuse_copy(wire, status)
-        if self.result != NULL:
-            if pq.resultStatus(self.result) == PGRES_FATAL_ERROR:
-                pq.clear(res)
-                return MORE
+        if self.result != NULL and pq.resultStatus(self.result) == PGRES_FATAL_ERROR:
+            pq.clear(res)
+        else:
             pq.clear(self.result)
-        self.result = res
-        return MORE
+            self.result = res
+        # libpq would give this one again and again
+        return ENOUGH if status == PGRES_COPY_BOTH else MORE
 
     cdef Taken refuse_copy(self, Wire wire, int status) except? MORE:
         """End a COPY that execute() can't serve."""
