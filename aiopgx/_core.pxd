@@ -100,6 +100,7 @@ cdef class Wire(Link):
     cdef int _set_timer(self, double now) except -1
     cdef int _first_deadline(self) except -1
     cdef int _look(self) except -1
+    cdef bint _owes(self) except -1
     cdef int _look_inside(self) except -1
     cdef int _go_on_connecting(self) except -1
     cdef int _broken_off(self, error) except -1
