@@ -32,7 +32,7 @@ from ._libpq cimport (
 )
 from ._limits cimport LARGEST
 from ._plans cimport Plans
-from ._requests cimport Statement
+from ._requests cimport Statement, keep_unseen
 from ._rows cimport SHAPE_TUPLE
 from ._socket cimport socket_next
 from ._structs cimport cursors_known, give_command, give_failure, is_closed
@@ -82,12 +82,13 @@ cdef class Copy(Statement):
         cdef int status
         if not wire.native:
             wire.poll_notices()
+        if self.discarded >= 0:
+            keep_unseen(wire, self.kept(), self.impl)
+            return None
         status = -1 if self.result == NULL else pq.resultStatus(self.result)
         if self.direction == UNKNOWN or self.refused is not None or (
                 status != PGRES_COMMAND_OK and status != PGRES_TUPLES_OK):
             return Statement.outcome(self, wire)
-        if self.discarded >= 0:
-            return None
         # as psycopg2 leaves its cursor: without a command tag
         give_command(
             self.impl, (atol(pq.cmdTuples(self.result)), 0, 0, None, "", self.query))
@@ -258,16 +259,21 @@ cdef class Copy(Statement):
 
     @property
     def in_transaction(self):
-        """Whether it would be aborted if the server is asked to stop."""
+        """Whether it is a part of a transaction, which would be aborted if the server was asked to stop."""
         return self.before == INTRANS
 
     def stop(self):
-        """Ask the server to end, until it has: it is not over while a cancel request is under way."""
+        """See to the end: by reading on in a transaction, else by asking the server, until it is there.
+
+        It is not over while a cancel request is under way.
+        """
         cdef Wire wire = self.wire
         if wire is None:
             return
         self.limit = min(self.limit, wire.cancel_timeout)
         wire.expect(self)
+        if self.before == INTRANS:
+            return
         self.stopper = Stopper(wire.loop, self.asked)
         self.stopper.start(wire.conn, wire.raw)
 

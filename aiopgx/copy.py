@@ -8,7 +8,6 @@ import asyncio
 import codecs
 import inspect
 import io
-import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
@@ -216,9 +215,8 @@ async def _stop(request: Copy, loop: asyncio.AbstractEventLoop) -> None:
     """Have the server end a COPY TO whose rows nobody wants, if its end is not near."""
     if request.direction != COPY_TO:
         return
-    end = math.inf if request.in_transaction else loop.time() + SOON
-    while not request.over and request.discarded < FEW and loop.time() < end:
-        left = None if end == math.inf else end - loop.time()
+    end = 0.0 if request.in_transaction else loop.time() + SOON
+    while not request.over and request.discarded < FEW and (left := end - loop.time()) > 0:
         await asyncio.wait([request.changed()], timeout=left)
     request.stop()
 
