@@ -38,7 +38,7 @@ from .log import logger
 from ._binds cimport KIND_FLOAT, Binds
 from ._core cimport AGAIN, MORE, Request, Taken, Wire, check_timeout
 from ._eligibility cimport SAME, Text
-from ._errors cimport connection_error, decode, make_error, result_error
+from ._errors cimport connection_error, decode, make_error, refuse_copy, result_error
 from ._libpq cimport (
     CONNECTION_OK,
     PGRES_COMMAND_OK,
@@ -258,6 +258,7 @@ cdef class Rows(Request):
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)
         if status != PGRES_COMMAND_OK and status != PGRES_TUPLES_OK:
+            refuse_copy(res)
             if self.failed == NULL and status != PGRES_PIPELINE_ABORTED:
                 self.failed = res
             else:
@@ -352,6 +353,7 @@ cdef class Trial(Request):
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
         cdef int status = pq.resultStatus(res)
+        refuse_copy(res)
         try:
             if status == PGRES_TUPLES_OK:
                 (<Plans>wire.plans).note_types(res, self.form.plan)

@@ -42,10 +42,10 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_UNKNOWN,
 )
 
-from ._errors cimport connection_error
+from ._errors cimport connection_error, refuse_copy
 from ._libpq cimport CONNECTION_BAD, PGRES_PIPELINE_SYNC, PGresult, pq
 from ._link cimport BUSY, CLOSED, CONNECTING, FOREIGN, IDLE, Link, frameless, operational
-from ._socket cimport socket_ready
+from ._socket cimport socket_pending, socket_ready
 
 cdef extern from "_frames.h":
     pass
@@ -53,6 +53,10 @@ cdef extern from "_frames.h":
 # Reads in one go of the event loop: a fast server must not starve the other connections.
 cdef enum:
     MAX_READS = 64
+
+# What libpq reads at once into its buffer, before a long message has made it larger.
+cdef enum:
+    LIBPQ_BUFFER = 16384
 
 # Requests in flight: neither side's buffers may fill while nobody reads.
 cdef enum:
@@ -93,6 +97,7 @@ cdef class Request:
         return 0
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
+        refuse_copy(res)
         pq.clear(res)
         return MORE
 
@@ -761,6 +766,7 @@ cdef class Wire(Link):
         fresh: the socket has something.
         """
         cdef int reads
+        cdef int pending = 0            # bytes that need not be asked for
         cdef int finished = 0
         self.keep_notices()
         try:
@@ -770,8 +776,13 @@ cdef class Wire(Link):
                     break
                 finished = self._take_results()
                 if finished or not fresh or self.state != BUSY or self.head.full \
-                        or not self.reading or not socket_ready(self.fd, False):
-                    break               # all is here; paused; or nothing more for now
+                        or not self.reading:
+                    break               # all is here; or paused
+                pending -= LIBPQ_BUFFER
+                if pending <= 0:
+                    if not socket_ready(self.fd, False):
+                        break           # nothing more for now
+                    pending = socket_pending(self.fd)
             else:
                 self.read_on()
         finally:

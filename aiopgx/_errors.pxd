@@ -7,5 +7,6 @@ cdef object decode(object codec, const char *text)
 cpdef object make_error(object cls, str message, object cursor)
 cdef object result_error(PGconn *conn, PGresult *res, object codec, object cursor)
 cdef object connection_error(PGconn *conn)
+cdef int refuse_copy(PGresult *res) except -1
 cdef object farewell_error(tuple farewell, object codec, object error)
 cdef object readable_error(object error)

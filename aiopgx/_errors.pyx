@@ -14,7 +14,16 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-from ._libpq cimport CONNECTION_BAD, PG_DIAG_SQLSTATE, PGconn, PGresult, pq
+from ._libpq cimport (
+    CONNECTION_BAD,
+    PG_DIAG_SQLSTATE,
+    PGRES_COPY_BOTH,
+    PGRES_COPY_IN,
+    PGRES_COPY_OUT,
+    PGconn,
+    PGresult,
+    pq,
+)
 from ._structs cimport member_offset, set_field
 
 cdef extern from "_frames.h":
@@ -152,6 +161,18 @@ cdef object connection_error(PGconn *conn):
     # psycopg2 decodes these with PyErr_SetString, as UTF-8
     return psycopg2.OperationalError((text[:strlen(text)] if text != NULL else b"").decode(
         "utf-8", "replace"))
+
+
+cdef int refuse_copy(PGresult *res) except -1:
+    """Raise if a COPY begins that the request can't end; `res` is freed then.
+
+    libpq gives this result as often as it is asked for the next.
+    """
+    cdef int status = pq.resultStatus(res)
+    if status == PGRES_COPY_IN or status == PGRES_COPY_OUT or status == PGRES_COPY_BOTH:
+        pq.clear(res)
+        raise psycopg2.DatabaseError("the server began a COPY that nobody has asked for")
+    return 0
 
 
 cdef object farewell_error(tuple farewell, object codec, object error):

@@ -4,6 +4,7 @@ cdef extern from *:
     """
     #ifdef _WIN32
     static int aiopgx_socket_ready(int fd, int writing) { (void)fd; (void)writing; return 0; }
+    static int aiopgx_socket_pending(int fd) { (void)fd; return 0; }
     static int aiopgx_socket_failed(int fd) { (void)fd; return 0; }
     static int aiopgx_socket_next(int fd) { (void)fd; return -1; }
     static int aiopgx_socket_dup(int fd) { (void)fd; return -1; }
@@ -14,11 +15,16 @@ cdef extern from *:
     #include <errno.h>
     #include <fcntl.h>
     #include <poll.h>
+    #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <unistd.h>
     static int aiopgx_socket_ready(int fd, int writing) {
         struct pollfd p = {fd, writing ? POLLOUT : POLLIN, 0};
         return poll(&p, 1, 0) > 0;
+    }
+    static int aiopgx_socket_pending(int fd) {
+        int count = 0;
+        return ioctl(fd, FIONREAD, &count) == 0 ? count : 0;
     }
     static int aiopgx_socket_failed(int fd) {
         struct pollfd p = {fd, 0, 0};
@@ -45,6 +51,8 @@ cdef extern from *:
     """
     # True also at the end of the stream and after an error
     bint socket_ready "aiopgx_socket_ready"(int fd, bint writing)
+    # How many bytes can be read from it; 0 also at the end of the stream and after an error
+    int socket_pending "aiopgx_socket_pending"(int fd)
     # Whether an error, such as a reset, is to be read from it, maybe behind data
     bint socket_failed "aiopgx_socket_failed"(int fd)
     # The byte that is read next, -1 if there is none

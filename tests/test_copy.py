@@ -509,7 +509,9 @@ async def test_connection_lost(ours, cursor, side, direction):
         await terminate()
         await asyncio.sleep(60)
 
-    with pytest.raises(psycopg2.errors.AdminShutdown):
+    # the server has no place for its last words where we have not read what is in front
+    error = psycopg2.errors.AdminShutdown if direction == "from" else psycopg2.OperationalError
+    with pytest.raises(error):
         if direction == "from":
             await cur.copy_from(source(), "copied")
         else:

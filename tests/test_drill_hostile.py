@@ -54,6 +54,15 @@ async def transaction(conn, pool):
         await cur.execute("INSERT INTO told VALUES (1)")
 
 
+async def prepared_in_transaction(conn, pool):
+    """Within a savepoint, which the library sets for its own Parse."""
+    conn.prepare_threshold = 0
+    async with conn.cursor() as cur, cur.begin():
+        for _ in range(3):
+            await cur.execute("SELECT generate_series(1, %s)", (3,))
+            assert await cur.fetchall() == COUNTED
+
+
 async def prepared(conn, pool):
     for _ in range(2):
         cur = await conn.execute("SELECT generate_series(1, %s)", (3,), prepare=True)
@@ -131,7 +140,8 @@ async def reset(conn, pool):
 ROADS = {
     road.__name__: road
     for road in (
-        *(text, transaction, prepared, psycopg2s_road, pipeline, stream, named, executemany),
+        *(text, transaction, prepared, prepared_in_transaction, psycopg2s_road, pipeline, stream),
+        *(named, executemany),
         *(copy_from, copy_to, copy_records, shared, two_phase, reset),
     )
 }
@@ -228,7 +238,7 @@ def some(road):
 @LOOPS
 @pytest.mark.parametrize("road", ROADS)
 async def test_a_message_that_no_server_sends(ours, dsn, road):
-    """Each of 80 kinds in each place of 14 conversations, in the long form."""
+    """Each of 80 kinds in each place of 15 conversations, in the long form."""
     if LONG:
         makers = [
             lambda name=name: tried_everywhere(ours, dsn, ROADS[road], name) for name in CHANGES
@@ -242,6 +252,21 @@ async def test_a_message_that_no_server_sends(ours, dsn, road):
     assert count > 0
     if LONG:
         print(f"{road}: {count} messages")
+
+
+COPIES = [name for name in CHANGES if name.startswith("COPY ")]
+
+
+@pytest.mark.filterwarnings("ignore:You have not closed:ResourceWarning")
+@pytest.mark.parametrize("road", [executemany, prepared_in_transaction])
+async def test_a_copy_that_nobody_asked_for(ours, dsn, road):
+    """Libpq tells of it as often as it is asked: not for ever."""
+    makers = [
+        lambda name=name, place=place: tried(ours, dsn, road, name, place)
+        for name in COPIES
+        for place in range(12)
+    ]
+    assert await side_by_side(makers) == len(makers)
 
 
 @LOOPS

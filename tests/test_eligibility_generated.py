@@ -18,7 +18,7 @@ from psycopg2.extras import Json
 from support import LONG
 from test_eligibility import CORPUS, VALUES, difference
 
-COUNT = 400_000 if LONG else 20_000
+COUNT = 400_000 if LONG else 10_000
 PIECES = re.compile(
     r"%\([^)%]*\)s|%s|%%|'[^']*'|\"[^\"]*\"|\w+|::|[-+*/<>=~!@#^&|`?]+|\s+|.", re.DOTALL
 )

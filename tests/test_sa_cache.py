@@ -330,9 +330,9 @@ async def test_engines_share_the_cache_of_their_dialect(sa, make, compilations):
 @OURS
 async def test_the_cache_is_bounded(conn):
     conn = await conn
-    for number in range(1200):
+    for number in range(800):
         await conn.execute(select(literal(1).label(f"n{number}")))
-    assert len(conn._dialect._aiopgx_compiled_cache) < 1000
+    assert len(conn._dialect._aiopgx_compiled_cache) < 800
 
 
 @OURS
