@@ -635,7 +635,7 @@ class Pool(PoolCore, PoolCursors[Row]):
         if not self._closed:
             self._closing = True
             if self._upkeep is not None and self._upkeep.stop() and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._settle)  # no pause any more: who waits is told
+                self._loop.call_soon_threadsafe(self._settle)  # who waits is told, by a last try
 
     def terminate(self) -> None:
         """Close the pool, and at once the connections that are in use. Any thread may call this.

@@ -1,4 +1,4 @@
-"""The end of a pool while somebody is between two connections: told, and nothing is made behind it."""
+"""The end of a pool while somebody waits: they are told, and nothing is made behind it."""
 
 import asyncio
 

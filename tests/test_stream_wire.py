@@ -220,7 +220,10 @@ async def test_the_rest_fails_in_a_transaction(cursor, way):
     if way == "psycopg2":
         assert cur.raw
     with pytest.raises(psycopg2.errors.DivisionByZero):
-        await (transaction.commit() if way == "commit" else cur.execute(way.replace("psycopg2", "COMMIT")))
+        if way == "commit":
+            await transaction.commit()
+        else:
+            await cur.execute(way.replace("psycopg2", "COMMIT"))
     await cur.execute("ROLLBACK")
     await cur.execute("SELECT 1")
     assert await cur.fetchall() == [(1,)]
