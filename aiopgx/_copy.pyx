@@ -32,7 +32,7 @@ from ._libpq cimport (
 )
 from ._limits cimport LARGEST
 from ._plans cimport Plans
-from ._requests cimport Statement, keep_unseen
+from ._requests cimport Statement
 from ._rows cimport SHAPE_TUPLE
 from ._socket cimport socket_next
 from ._structs cimport cursors_known, give_command, give_failure, is_closed
@@ -82,13 +82,12 @@ cdef class Copy(Statement):
         cdef int status
         if not wire.native:
             wire.poll_notices()
-        if self.discarded >= 0:
-            keep_unseen(wire, self.kept(), self.impl)
-            return None
         status = -1 if self.result == NULL else pq.resultStatus(self.result)
         if self.direction == UNKNOWN or self.refused is not None or (
                 status != PGRES_COMMAND_OK and status != PGRES_TUPLES_OK):
             return Statement.outcome(self, wire)
+        if self.discarded >= 0:
+            return None
         # as psycopg2 leaves its cursor: without a command tag
         give_command(
             self.impl, (atol(pq.cmdTuples(self.result)), 0, 0, None, "", self.query))

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2.extensions import QuotedString, encodings
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, QuotedString, encodings
 
 from ._copy import COPY_FROM, COPY_TO, Copy, look_up, open_copy
 from ._encode import Encoder
@@ -184,6 +184,8 @@ async def converse(
         cursor._result = cursor._from_psycopg()
         if failure is not None:
             request.failed()
+            if request.direction == COPY_TO and wire.status == TRANSACTION_STATUS_INERROR:
+                wire.unseen = outcome  # it is not raised here
         if isinstance(outcome, Result):  # no COPY at all
             cursor._result = outcome
             if cursor._shape == SHAPE_FOREIGN:

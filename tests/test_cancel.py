@@ -128,9 +128,9 @@ async def test_no_time_for_what_is_about_to_be_prepared(connect):
     conn = await connect()
     cursor = await conn.cursor()
     for _ in range(4):
-        await cursor.execute("SELECT 1")
+        await cursor.execute("SELECT pg_sleep(%s)", (0,))
     with pytest.raises(asyncio.TimeoutError):
-        await cursor.execute("SELECT 1", timeout=0)
+        await cursor.execute("SELECT pg_sleep(%s)", (30,), timeout=0)
     assert conn.closed
 
 

@@ -150,13 +150,15 @@ async def test_broken_reader_in_a_transaction(ours, connect, rest):
         await cursor.execute("SELECT * FROM kept")
 
 
-async def test_broken_reader_of_what_fails_in_a_transaction(ours, connect):
+@pytest.mark.parametrize("seconds", [0, 0.2])
+async def test_broken_reader_of_what_fails_in_a_transaction(ours, connect, seconds):
+    """Whether the error has come before the reader failed, or comes behind that."""
     conn = await connect()
     async with conn.cursor() as cursor:
         await cursor.execute("BEGIN")
         with pytest.raises(Broken):
-            sql = f"COPY ({FIRST_LINES} UNION ALL SELECT 1 / (g - 1) FROM generate_series(1, 2) g)"
-            await cursor.copy_expert(f"{sql} TO STDOUT", broken)
+            rest = f"SELECT 1 / (g - 1) FROM pg_sleep({seconds}), generate_series(1, 2) g"
+            await cursor.copy_expert(f"COPY ({FIRST_LINES} UNION ALL {rest}) TO STDOUT", broken)
         with pytest.raises(psycopg2.errors.DivisionByZero):
             await cursor.execute("COMMIT")
         await cursor.execute("SELECT 1")
