@@ -158,6 +158,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "needs(name): left out where it is missing")
     config.addinivalue_line("markers", "unprepared: left out where all statements are prepared")
     config.addinivalue_line("filterwarnings", "error")
+    # a false alarm of Hypothesis on CPython 3.14, about a generator of its own
+    config.addinivalue_line("filterwarnings", "ignore:It looks like `register_random` was passed")
     for name, variable in MISSING.items():
         if os.environ.get(variable) == "required":
             raise pytest.UsageError(f"{name} is missing, and {variable}=required")

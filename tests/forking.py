@@ -24,8 +24,13 @@ def end_child(how):
 
 async def main(how, dsn):
     conn = await aiopgx.connect(dsn)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     pid = os.fork()
     if pid == 0:
+        if sys.version_info >= (3, 14):
+            # it forgets them in a child, where no task can end then, with or without us
+            asyncio._set_running_loop(loop)
+            asyncio._enter_task(loop, task)
         end_child(how)
     os.waitpid(pid, 0)  # noqa: ASYNC222
     await asyncio.wait_for(use(conn, dsn), 10)

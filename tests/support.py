@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import re
 import select
 import socket
 import struct
+import sys
 import time
 
 import psycopg2
@@ -18,6 +20,12 @@ LOOP_KINDS = ["asyncio", "debug", "uvloop"]
 
 # Whether the tests with generated values may take many minutes.
 LONG = os.environ.get("AIOPGX_LONG") == "1"
+
+
+def is_coroutine_function(function):
+    """As unittest.mock asks before it makes an AsyncMock."""
+    ask = inspect if sys.version_info >= (3, 12) else asyncio
+    return ask.iscoroutinefunction(function)
 
 
 def new_loop(kind):

@@ -182,7 +182,7 @@ async def test_error_of_a_typecaster(connect):
     conn = await connect()
     cursor = await conn.cursor()
     await cursor.execute("SELECT '0044-03-15 BC'::date")
-    with pytest.raises(ValueError, match="year -44 is out of range"):
+    with pytest.raises(ValueError, match=r"year.*-44"):
         await cursor.fetchone()
     await cursor.execute("SELECT 1")
     assert await cursor.fetchone() == (1,)

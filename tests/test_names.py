@@ -1,6 +1,5 @@
 """Every name of aiopg is here, with the same signature and of the same kind."""
 
-import asyncio
 import importlib
 import inspect
 import logging
@@ -13,6 +12,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 import pytest
+from support import is_coroutine_function
 
 import aiopgx
 
@@ -96,12 +96,6 @@ def assert_same_bases(theirs, ours):
             assert CLASSES[base.__name__][1] in ours.__mro__
         elif base.__module__ not in ("typing", "abc"):
             assert issubclass(ours, base)
-
-
-def is_coroutine_function(function):
-    """As unittest.mock asks before it makes an AsyncMock."""
-    ask = inspect if sys.version_info >= (3, 12) else asyncio
-    return ask.iscoroutinefunction(function)
 
 
 def assert_same_callable(name, theirs, ours):

@@ -10,7 +10,7 @@ import weakref
 import aiopg
 import psycopg2
 import pytest
-from support import fetch, underway, until
+from support import fetch, is_coroutine_function, underway, until
 
 import aiopgx
 
@@ -112,7 +112,7 @@ def test_signatures_are_aiopg_s(name):
     ours, theirs = getattr(aiopgx.Pool, name), getattr(aiopg.Pool, name)
     more = {"acquire": {"timeout"}, "cursor": {"row_factory"}}.get(name, ())
     assert without(shape(ours), more) == shape(theirs)
-    assert asyncio.iscoroutinefunction(ours) == asyncio.iscoroutinefunction(theirs)
+    assert is_coroutine_function(ours) == is_coroutine_function(theirs)
     assert without(shape(aiopgx.create_pool), NEW) == shape(aiopg.create_pool)
     names = [name for name, _, _ in without(shape(aiopgx.Pool), NEW)]
     assert names == [name for name, _, _ in shape(aiopg.Pool)]

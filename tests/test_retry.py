@@ -8,6 +8,7 @@ import psycopg2
 import pytest
 import sqlalchemy
 from psycopg2.errors import DeadlockDetected, LockNotAvailable, SerializationFailure
+from support import is_coroutine_function
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_it_stays_the_same_function(ours):
         """Move money."""
 
     assert (transfer.__name__, transfer.__doc__) == ("transfer", "Move money.")
-    assert asyncio.iscoroutinefunction(transfer)
+    assert is_coroutine_function(transfer)
 
 
 async def test_methods(ours, pauses):
