@@ -1,5 +1,6 @@
 """Copy: a COPY FROM STDIN or TO STDOUT, as a request."""
 
+from ._cancel cimport Stopper
 from ._core cimport MORE, Taken, Wire
 from ._requests cimport Statement
 
@@ -13,6 +14,8 @@ cdef class Copy(Statement):
     cdef object future          # of the task that waits for something to happen, or None
     cdef readonly int direction # what the statement turned out to be
     cdef readonly bint over     # the waiter has its outcome
+    cdef int before             # the transaction status in front of it
+    cdef Stopper stopper        # once the server is asked to stop
     cdef bint ended             # all data, or why there is no more, is in libpq's hands; has come
     cdef bint unheard           # what the server sends can't be told by its first byte
     cdef readonly long long sent    # bytes of records

@@ -16,7 +16,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport atol
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
+from ._cancel cimport Stopper
 from ._core cimport MORE, STALLED, Taken, Wire, check_timeout
 from ._encode cimport Encoder
 from ._errors cimport connection_error, decode, layout_known
@@ -25,7 +27,6 @@ from ._libpq cimport (
     PGRES_COPY_IN,
     PGRES_COPY_OUT,
     PGRES_TUPLES_OK,
-    PGcancel,
     PGresult,
     pq,
 )
@@ -40,6 +41,8 @@ from ._libpq import why_not
 
 cdef extern from "_frames.h":
     pass
+
+cdef int INTRANS = TRANSACTION_STATUS_INTRANS
 
 cdef enum:
     FLUSHED = 1 << 15           # bytes that are worth a system call
@@ -57,6 +60,7 @@ cdef class Copy(Statement):
 
     cdef int send(self, Wire wire) except -1:
         self.wire = wire
+        self.before = wire.transaction_status()
         return Statement.send(self, wire)
 
     cdef Taken take(self, Wire wire, PGresult *res) except? MORE:
@@ -92,6 +96,9 @@ cdef class Copy(Statement):
     cdef int answer(self, Wire wire, object outcome) except -1:
         self.over = True
         self.wire = None
+        if self.stopper is not None:
+            self.stopper.end()
+            self.stopper = None
         self.wake()
         return Statement.answer(self, wire, outcome)
 
@@ -249,9 +256,31 @@ cdef class Copy(Statement):
             self.wire.resume()
         return rows
 
-    def cancellation(self):
-        """What asks the server to stop."""
-        return None if self.wire is None else Cancellation(self.wire)
+    @property
+    def in_transaction(self):
+        """Whether it is a part of a transaction, which would be aborted if the server was asked to stop."""
+        return self.before == INTRANS
+
+    def stop(self):
+        """See to the end: by reading on in a transaction, else by asking the server, until it is there.
+
+        It is not over while a cancel request is under way.
+        """
+        cdef Wire wire = self.wire
+        if wire is None:
+            return
+        self.limit = min(self.limit, wire.cancel_timeout)
+        wire.expect(self)
+        if self.before == INTRANS:
+            return
+        self.stopper = Stopper(wire.loop, self.asked)
+        self.stopper.start(wire.conn, wire.raw)
+
+    def asked(self, under_way):
+        """Whether a cancel request is under way."""
+        self.held = under_way
+        if not under_way:
+            self.wire.pull()
 
     def give_up(self, bytes error):
         """The program's side has failed: see to the COPY's end, and keep the connection usable."""
@@ -282,26 +311,6 @@ cdef class Lookup(Statement):
                    for column in range(pq.nfields(res))])
             for row in range(pq.ntuples(res))
         ]
-
-
-cdef class Cancellation:
-    """A cancel request, to be sent in another thread: it may take its time."""
-
-    cdef PGcancel *request      # owned
-
-    def __init__(self, Wire wire):
-        self.request = pq.getCancel(wire.conn)
-
-    def __dealloc__(self):
-        if self.request != NULL:
-            pq.freeCancel(self.request)
-
-    def send(self):
-        """Send it, and wait until the server has taken it."""
-        cdef char error[256]
-        if self.request != NULL:
-            with nogil:
-                pq.cancel(self.request, error, sizeof(error))
 
 
 def open_copy(Wire wire, impl, bytes query, int shape, timeout):

@@ -58,6 +58,7 @@ cdef class Wire(Link):
     cdef int resting                # the transaction status before housekeeping was sent
     cdef public object shared       # the session of requests that name none; or None
     cdef bint sated                 # see _is_sated()
+    cdef public object unseen       # with which a transaction failed, where nobody was told; or None
     cdef public bint prepared       # so is a two-phase transaction: nothing may be executed
     cdef int gates                  # cancel requests under way: nothing is sent
     cdef public object stopped      # the futures of what the last one may hit
@@ -100,6 +101,7 @@ cdef class Wire(Link):
     cdef int _set_timer(self, double now) except -1
     cdef int _first_deadline(self) except -1
     cdef int _look(self) except -1
+    cdef bint _owes(self) except -1
     cdef int _look_inside(self) except -1
     cdef int _go_on_connecting(self) except -1
     cdef int _broken_off(self, error) except -1

@@ -597,14 +597,14 @@ cdef class Wire(Link):
         """The timer has fired: for a deadline, or to see whether the connection is still ours."""
         cdef Request request
         cdef double now
-        if self.head is None or self.state == CLOSED:
+        if self.state == CLOSED or not self._owes():
             return 0
         now = self.loop.time()
         if self.raw.closed:
             return self.closed_elsewhere()
         if now < self.deadline:
             self._look_inside()
-            if self.timer is None and self.head is not None and self.state != CLOSED:
+            if self.timer is None and self.state != CLOSED and self._owes():
                 self._set_timer(now)
             return 0
         for request in self._queue():
@@ -615,9 +615,13 @@ cdef class Wire(Link):
         self._first_deadline()
         return self._set_timer(now)
 
+    cdef bint _owes(self) except -1:
+        """Whether an answer is due: to what is in flight, or waits behind a cancel request."""
+        return self.head is not None or self.users > 0
+
     cdef int _look_inside(self) except -1:
         """What came while somebody called poll() of `raw` is in libpq, and the socket is silent."""
-        if not self.reading or self.writing or self.head.full:
+        if self.head is None or not self.reading or self.writing or self.head.full:
             return 0
         if self.state == BUSY:
             self._read(False)

@@ -214,8 +214,7 @@ cdef class Prepared(Statement):
         if self.stage == DESCRIBE or self.stage == LOOK:    # its user has gone meanwhile
             self.plans.doomed.append(self.name)
         Statement.answer(self, wire, outcome)
-        if self.plans.doomed and not wire.is_closed():
-            look_after(wire, self.plans)
+        look_after(wire, self.plans)
         return 0
 
 
@@ -391,21 +390,25 @@ cdef class PlanEnd(Command):
     cdef int answer(self, Wire wire, object outcome) except -1:
         self.plans.closing = False      # what has failed was gone already, or goes with the session
         Command.answer(self, wire, outcome)
-        if not wire.is_closed():
-            look_after(wire, self.plans)
+        look_after(wire, self.plans)
         return 0
+
+
+cdef bint is_open(Wire wire) except -1:
+    """Whether more can be sent: with what was sent last, the connection may have ended."""
+    return not (wire.is_closed() or wire.raw.closed)
 
 
 cdef int look_after(Wire wire, Plans plans) except -1:
     """What is to be done for the prepared statements, behind the user's request."""
     cdef Probe probe
     cdef PlanEnd end
-    if plans.pooler == TO_ASK:
+    if plans.pooler == TO_ASK and is_open(wire):
         plans.pooler = ASKED
         probe = Probe.__new__(Probe)
         probe.plans = plans
         wire.put(probe, None)
-    if plans.doomed and not plans.closing:
+    if plans.doomed and not plans.closing and is_open(wire):
         plans.closing = True
         end = PlanEnd.__new__(PlanEnd)
         end.plans = plans
@@ -477,7 +480,7 @@ cdef Statement shared_statement(Wire wire, impl, int shape, str operation, param
         # adapters may have written anything
         if not plain and not read_text((<bytes>request.query).decode(), False).shareable:
             return None
-    if wire.is_closed():                                # an adapter may have done that
+    if not is_open(wire):                               # an adapter may have done that
         raise wire.closed_error("connection already closed")
     request.impl, request.shape = impl, shape
     request.extended |= type(request) is Statement

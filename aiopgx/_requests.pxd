@@ -34,5 +34,6 @@ cdef class Session:
 
     cdef object put(self, Wire wire, Request request, timeout)
 
+cdef int keep_unseen(Wire wire, PGresult *res, object impl) except -1
 cdef bint may_travel(operation, bint has_parameters) except -1
 cdef tuple written(Wire wire, object impl, object operation, object parameters)

@@ -8,11 +8,14 @@ nobody's cursor, on the road that is open: BEGIN in front of a statement, COMMIT
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
+import re
+
 import psycopg2
 from psycopg2.extensions import (
     STATUS_BEGIN,
     STATUS_READY,
     TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_INTRANS,
     QuotedString,
 )
@@ -50,7 +53,10 @@ cdef enum:
 cdef int READY = STATUS_READY
 cdef int BEGUN = STATUS_BEGIN
 cdef int IDLE = TRANSACTION_STATUS_IDLE
+cdef int INERROR = TRANSACTION_STATUS_INERROR
 cdef int INTRANS = TRANSACTION_STATUS_INTRANS
+
+cdef object ROLLBACK = re.compile(rb"\s*(ROLLBACK|ABORT)\b", re.IGNORECASE)
 
 
 cdef class Sharer:
@@ -146,8 +152,11 @@ cdef class Statement(Request):
         return res
 
     cdef object outcome(self, Wire wire):
-        cdef PGresult *res = self.kept()
+        cdef PGresult *res
         cdef int status
+        if wire.unseen is not None and self.result != NULL:
+            tell_unseen(wire, self.query, has_failed(self.result))
+        res = self.kept()
         if self.blame is not None:
             pq.clear(res)
             give_failure(self.impl, self.query)
@@ -189,6 +198,27 @@ cdef class Statement(Request):
         return error if said.pgcode is None else said
 
 
+cdef bint has_failed(PGresult *res) noexcept:
+    return res != NULL and pq.resultStatus(res) == PGRES_FATAL_ERROR
+
+
+cdef int keep_unseen(Wire wire, PGresult *res, impl) except -1:
+    """Nobody waits for this result; but the transaction that has failed with it is somebody's."""
+    if has_failed(res) and pq.transactionStatus(wire.conn) == INERROR:
+        wire.unseen = result_error(wire.conn, res, wire.codec, impl)
+    else:
+        pq.clear(res)
+    return 0
+
+
+cdef int tell_unseen(Wire wire, query, bint failed) except -1:
+    """The first that is executed in a transaction behind that: COMMIT, which would hide it, raises it."""
+    error, wire.unseen = wire.unseen, None
+    if not failed and query is not None and not ROLLBACK.match(query):
+        raise error
+    return 0
+
+
 cdef class Foreign(Request):
     """Lets psycopg2 execute; the outcome is None, and the result is in its cursor."""
 
@@ -202,6 +232,12 @@ cdef class Foreign(Request):
     cdef int send(self, Wire wire) except -1:
         self.start(self.operation, self.parameters)
         return 0
+
+    cdef object outcome(self, Wire wire):
+        if wire.unseen is not None:
+            executed = getattr(self.start, "__self__", None)    # a psycopg2 cursor
+            tell_unseen(wire, getattr(executed, "query", None), False)
+        return None
 
 
 cdef class Command(Request):

@@ -27,7 +27,7 @@ from ._libpq cimport (
     pq,
 )
 from ._plans cimport Plans
-from ._requests cimport Statement, written
+from ._requests cimport Statement, keep_unseen, written
 from ._rows cimport Result
 from ._structs cimport give_command, is_closed
 
@@ -98,7 +98,7 @@ cdef class Stream(Statement):
         if pq.enterPipelineMode != NULL:
             end_batches(wire)
         if self.housekeeping:
-            pq.clear(self.kept())
+            keep_unseen(wire, self.kept(), self.impl)
         else:
             self.last = Statement.outcome(self, wire)
         return None

@@ -732,10 +732,12 @@ class Connection(_psycopg.Connection, Generic[Row]):
         await self._inbox.remove(self, channel, callback)
 
     def _note_left(self) -> None:
-        """Note what the next user must not find: callbacks, a prepared transaction."""
+        """Note what the next user must not find: callbacks, a prepared transaction, a pipeline."""
         self._left = self._inbox.left
         if self._wire.prepared:
             self._left = f"Prepared transaction {self._xid} left"
+        elif isinstance(self._wire.shared, Pipeline):
+            self._left = "Pipeline left open"
 
     # Attributes
 

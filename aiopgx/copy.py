@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from psycopg2.extensions import QuotedString, encodings
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, QuotedString, encodings
 
 from ._copy import COPY_FROM, COPY_TO, Copy, look_up, open_copy
 from ._encode import Encoder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 17  # bytes of a chunk that are given to libpq at a time
 FEW = 1 << 20  # bytes: a COPY TO that nobody wants any more may end by itself within these
-QUERY_CANCELED = "57014"
+SOON = 0.05  # seconds, the same
 
 
 # psycopg2 checks the arguments of its methods before it says that they are not for asynchronous
@@ -166,7 +166,7 @@ async def converse(
     if timeout is None:
         timeout = cursor._timeout
     shape = SHAPE_TUPLE if cursor._shape == SHAPE_FOREIGN else cursor._shape
-    waiter = outcome = failure = cancelling = None
+    waiter = outcome = failure = None
     try:
         request = open_copy(wire, cursor._psycopg, sql, shape, timeout)
         waiter = request.waiter
@@ -179,15 +179,13 @@ async def converse(
         except Exception as error:
             failure = error
             request.give_up(_reason(error))
-            cancelling = await _stop(request, wire.loop)
+            await _stop(request, wire.loop)
         outcome = (await waiter).pop()
         cursor._result = cursor._from_psycopg()
         if failure is not None:
             request.failed()
-        if cancelling is not None:
-            await cancelling
-            if getattr(outcome, "pgcode", None) != QUERY_CANCELED:
-                cursor._conn.close()  # it may be on its way yet, and hit the next statement
+            if request.direction == COPY_TO and wire.status == TRANSACTION_STATUS_INERROR:
+                wire.unseen = outcome  # it is not raised here
         if isinstance(outcome, Result):  # no COPY at all
             cursor._result = outcome
             if cursor._shape == SHAPE_FOREIGN:
@@ -215,14 +213,14 @@ def _of_the_program(entry: TracebackType | None) -> TracebackType | None:
     return entry
 
 
-async def _stop(request: Copy, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
-    """Have the server end a COPY TO whose rows nobody wants; done when it has been asked."""
+async def _stop(request: Copy, loop: asyncio.AbstractEventLoop) -> None:
+    """Have the server end a COPY TO whose rows nobody wants, if its end is not near."""
     if request.direction != COPY_TO:
-        return None
-    while not request.over and request.discarded < FEW:
-        await request.changed()
-    cancellation = request.cancellation()
-    return None if cancellation is None else loop.run_in_executor(None, cancellation.send)
+        return
+    end = 0.0 if request.in_transaction else loop.time() + SOON
+    while not request.over and request.discarded < FEW and (left := end - loop.time()) > 0:
+        await asyncio.wait([request.changed()], timeout=left)
+    request.stop()
 
 
 def _reason(error: Exception) -> bytes:

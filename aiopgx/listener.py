@@ -74,6 +74,7 @@ class Listener:
         self._iterated = False
         self._started = False
         self._closed = False
+        self._starting = asyncio.Lock()
         self._statements = asyncio.Lock()
         self._pause: asyncio.Future[None] | None = None
 
@@ -91,9 +92,15 @@ class Listener:
 
         Raises psycopg2's exceptions and `asyncio.TimeoutError`.
         """
-        if not self._started:
-            self._conn = await self._open()
-            self._started = True
+        async with self._starting:  # an iteration may start it, too
+            if self._started or self._closed:
+                return self
+            conn = await self._open()
+            if self._closed:
+                conn.close()
+                self._give_back(conn)
+            else:
+                self._conn, self._started = conn, True
         return self
 
     async def close(self) -> None:
@@ -105,7 +112,7 @@ class Listener:
         if conn is None:
             return
         try:
-            if self._pool is None or self._iterated:
+            if self._pool is None or self._iterated or self._statements.locked():
                 await conn.close()  # which wakes whoever waits there
             else:
                 await conn._command("UNLISTEN *")

@@ -434,6 +434,8 @@ class NamedCursor(Cursor[Row]):
             self._portals.check_loop()
         self._psycopg.close()
         portal = self._portal
+        if self._wire.closed:  # or released, and the session may have cursors of another
+            return self._portals.nothing
         if portal is None:
             if self._declaration is not None:
                 return self._portals.nothing  # refused by the server, or not yet there

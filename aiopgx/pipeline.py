@@ -188,6 +188,8 @@ class Pipeline:
             wire.shared = self
         pipeline: Pipeline = wire.shared  # that of the block around this one
         pipeline._depth += 1
+        self._wire = wire  # by the block's end, `guard=` may have taken it away from `_conn`
+        self._conn._note_left()
         return pipeline
 
     async def __aexit__(
@@ -196,7 +198,7 @@ class Pipeline:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        wire = self._conn._wire
+        wire = self._wire
         pipeline: Pipeline = wire.shared
         try:
             if exc is None or isinstance(exc, Exception):
@@ -214,6 +216,8 @@ class Pipeline:
             pipeline._depth -= 1
             if pipeline._depth == 0:
                 wire.shared = None
+                if not wire.closed:
+                    self._conn._note_left()
 
     def _abandon(self) -> None:
         for pending in reversed(self._pending):  # what was not sent is dropped first

@@ -31,6 +31,7 @@ from .log import logger
 from .pool_cursors import PoolCursors
 from .pool_hooks import acquire_checked, pass_on, release_reset
 from .pool_upkeep import (
+    CLOSED,
     TooManyRequests,
     Upkeep,
     check_recycle,
@@ -45,8 +46,6 @@ from .utils import CONNECTING, _ContextManager, create_completed_future, get_run
 
 _Hook = Callable[[Connection], Awaitable[Any]]
 _P = TypeVar("_P", bound="Pool[Any]")
-
-_CLOSED = "Cannot acquire connection after closing pool"
 
 
 def create_pool(
@@ -293,7 +292,7 @@ class Pool(PoolCore, PoolCursors[Row]):
 
     def _check_open(self) -> None:
         if self._closing:
-            raise RuntimeError(_CLOSED)
+            raise RuntimeError(CLOSED)
         self._check_loop()
 
     async def _acquire(self, timeout: float | None = None, traced: bool = False) -> Connection[Row]:
@@ -424,7 +423,7 @@ class Pool(PoolCore, PoolCursors[Row]):
                     self._top_up()
                     conn = await waiter
                     if conn in self._terminated:
-                        raise RuntimeError(_CLOSED)
+                        raise RuntimeError(CLOSED)
                     if is_alive(conn):
                         return conn
                     # it died between its hand-over and now: once more, at the same place
@@ -450,13 +449,13 @@ class Pool(PoolCore, PoolCursors[Row]):
         task = self._surplus(waiter)
         if task is not None:
             task.cancel()
-        if waiter.cancelled() or not waiter.done():
-            return
-        exc = waiter.exception()
-        if exc is None:
-            Pool.release(self, waiter.result())
-        elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
-            self._failed(None, exc)
+        if not waiter.cancelled() and waiter.done():
+            exc = waiter.exception()
+            if exc is None:
+                Pool.release(self, waiter.result())
+            elif exc is not reason and not isinstance(exc, asyncio.TimeoutError):
+                self._failed(None, exc)
+        self._check_end()
 
     def _expire(self, waiter: "asyncio.Future[Any]", timeout: float) -> None:
         if not waiter.done():
@@ -491,6 +490,10 @@ class Pool(PoolCore, PoolCursors[Row]):
             while (unserved := self._sharing.unserved(self)) is not None:
                 self._start_connect(unserved)
         self._sharing.settle(self)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Wake those who wait for the pool's end, if it is there."""
         if self._closing and not self._has_users():
             for closer in self._closers:
                 if not closer.done():
@@ -503,7 +506,9 @@ class Pool(PoolCore, PoolCursors[Row]):
         self._leaving -= {leaving for leaving in self._leaving if leaving.done()}
 
     def _has_users(self) -> bool:
-        return bool(self._used or self._shared or self._connects or self._clearing)
+        """Whether somebody has a connection, or is to have one yet."""
+        held = self._used or self._shared or self._connects or self._clearing
+        return bool(held or self._waiting or self._sharing.waiting())
 
     def _top_up(self) -> None:
         if self._upkeep is None or not self._upkeep.pausing:
@@ -595,6 +600,7 @@ class Pool(PoolCore, PoolCursors[Row]):
         if self._on_connect is not None:
             try:
                 await self._on_connect(conn)
+                await asyncio.sleep(0)  # a task that it has cancelled must not end with `conn`
             except BaseException:
                 conn.close()
                 self._part(conn)
@@ -628,8 +634,8 @@ class Pool(PoolCore, PoolCursors[Row]):
         """Give out no more connections, except to those who wait; close what comes back."""
         if not self._closed:
             self._closing = True
-            if self._upkeep is not None:
-                self._upkeep.stop()
+            if self._upkeep is not None and self._upkeep.stop() and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._settle)  # who waits is told, by a last try
 
     def terminate(self) -> None:
         """Close the pool, and at once the connections that are in use. Any thread may call this.
@@ -651,7 +657,7 @@ class Pool(PoolCore, PoolCursors[Row]):
             if not conn.closed:
                 conn.close()
             self._note_end(conn)
-        self._sharing.end(RuntimeError(_CLOSED))
+        self._sharing.end(RuntimeError(CLOSED))
         for conn in list(self._shared):
             conn.close()
             self._note_end(conn)
@@ -663,7 +669,7 @@ class Pool(PoolCore, PoolCursors[Row]):
                 future.cancel()
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(RuntimeError(_CLOSED))
+                waiter.set_exception(RuntimeError(CLOSED))
         self._waiters.clear()
         self._settle()
 

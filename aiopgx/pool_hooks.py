@@ -13,7 +13,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from ._pool import PoolCore, status_of
 from .guard import rest
 from .log import logger
-from .pool_upkeep import Pauses, within
+from .pool_upkeep import CLOSED, Pauses, within
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -38,6 +38,8 @@ async def acquire_checked(pool: Pool, timeout: float | None) -> Connection:
         if error is None:
             return conn  # type: ignore[no-any-return]
         try:
+            if pool._closing:
+                raise RuntimeError(CLOSED) from error
             logger.warning("%r replaces a connection that failed its check: %r", pool, error)
             now = pool._loop.time()
             pause = pauses.next() if new else 0.0

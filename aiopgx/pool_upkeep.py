@@ -32,6 +32,9 @@ LONGEST_PAUSE = 1.0
 # together don't end together.
 JITTER = 0.05
 
+# The error of who asks a pool that is closed, or waits for one that is terminated.
+CLOSED = "Cannot acquire connection after closing pool"
+
 
 class TooManyRequests(psycopg2.OperationalError):  # type: ignore[misc, unused-ignore]
     """Raised by `Pool.acquire()` when `max_waiting` others wait already.
@@ -202,13 +205,16 @@ class Upkeep:
 
         self._timers[name] = self._loop.call_later(period, run, weakref.ref(self))
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        """Do nothing more; whether that ends the pause between two attempts to connect."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        if self.outage is not None and self.outage.timer is not None:
-            self.outage.timer.cancel()
-        self.outage = None
+        outage, self.outage = self.outage, None
+        if outage is None or outage.timer is None:
+            return False
+        outage.timer.cancel()
+        return True
 
     # Old and unused connections
 

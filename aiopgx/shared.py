@@ -101,6 +101,7 @@ async def execute(
             ticket.abandon()
             if (connecting := pool._surplus(ticket.waiter)) is not None:
                 connecting.cancel()
+            pool._check_end()
             pool._stats.requests_errors += ticket.impl is None  # it had no connection
             raise
         finally:

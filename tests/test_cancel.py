@@ -123,6 +123,17 @@ async def test_no_time_at_all(connect, timeout):
     assert conn.closed
 
 
+async def test_no_time_for_what_is_about_to_be_prepared(connect):
+    """What is asked behind it, of the server and for later, is not told."""
+    conn = await connect()
+    cursor = await conn.cursor()
+    for _ in range(4):
+        await cursor.execute("SELECT pg_sleep(%s)", (0,))
+    with pytest.raises(asyncio.TimeoutError):
+        await cursor.execute("SELECT pg_sleep(%s)", (30,), timeout=0)
+    assert conn.closed
+
+
 async def test_asyncio_wait_for(connect):
     conn = await connect()
     with pytest.raises(asyncio.TimeoutError):

@@ -110,6 +110,77 @@ async def test_slow_reader_holds_up_the_server(ours, connect, side):
     assert await cursor.fetchall() == [(1,)]
 
 
+class Broken(Exception):
+    pass
+
+
+def broken(data):
+    raise Broken
+
+
+# More than the server keeps before it sends; less than is read for nobody, to keep the connection.
+FIRST_LINES = "SELECT n FROM generate_series(1, 9999) n"
+
+
+@pytest.mark.all_loops
+async def test_slow_server_and_a_broken_reader(ours, connect, side):
+    """Whether its end is near is not waited for: it is asked to stop."""
+    conn = await connect()
+    cursor = await conn.cursor()
+    sql = f"COPY ({FIRST_LINES} UNION ALL SELECT 1 FROM pg_sleep(60)) TO STDOUT"
+    with pytest.raises(Broken):
+        await asyncio.wait_for(cursor.copy_expert(sql, broken), 10)
+    assert activity(side, conn.raw.get_backend_pid())[0] == "idle"
+    for _ in range(3):
+        await cursor.execute("SELECT pg_sleep(0.01), 1")
+        assert await cursor.fetchall() == [("", 1)]
+
+
+@pytest.mark.parametrize(
+    "rest", ["SELECT 1 FROM pg_sleep(0.3)", "SELECT n FROM generate_series(1, 300000) n"]
+)
+async def test_broken_reader_in_a_transaction(ours, connect, rest):
+    """It is not aborted for that, which COMMIT would not tell: the rest is read, as by psycopg2."""
+    conn = await connect()
+    async with conn.cursor() as cursor:
+        async with cursor.begin():
+            await cursor.execute("CREATE TEMP TABLE kept (i int)")
+            with pytest.raises(Broken):
+                await cursor.copy_expert(f"COPY ({FIRST_LINES} UNION ALL {rest}) TO STDOUT", broken)
+        await cursor.execute("SELECT * FROM kept")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2])
+async def test_broken_reader_of_what_fails_in_a_transaction(ours, connect, seconds):
+    """Whether the error has come before the reader failed, or comes behind that."""
+    conn = await connect()
+    async with conn.cursor() as cursor:
+        await cursor.execute("BEGIN")
+        with pytest.raises(Broken):
+            rest = f"SELECT 1 / (g - 1) FROM pg_sleep({seconds}), generate_series(1, 2) g"
+            await cursor.copy_expert(f"COPY ({FIRST_LINES} UNION ALL {rest}) TO STDOUT", broken)
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            await cursor.execute("COMMIT")
+        await cursor.execute("SELECT 1")
+
+
+@pytest.mark.all_loops
+async def test_broken_reader_and_a_deaf_server(ours, connect, dsn):
+    """Who takes a cancel request and does not answer holds nobody up: the connection is closed."""
+    proxy = Proxy(int(parse_dsn(dsn)["port"]), deaf=True)
+    try:
+        plain = {"sslmode": "disable", "gssencmode": "disable"}
+        way = make_dsn(dsn, host="127.0.0.1", port=proxy.port, **plain)
+        conn = await connect(way, cancel_timeout=0.5)
+        cursor = await conn.cursor()
+        sql = f"COPY ({FIRST_LINES} UNION ALL SELECT 1 FROM pg_sleep(60)) TO STDOUT"
+        with pytest.raises(Broken):
+            await asyncio.wait_for(cursor.copy_expert(sql, broken), 10)
+        assert conn.closed
+    finally:
+        proxy.stop()
+
+
 @pytest.mark.all_loops
 @pytest.mark.parametrize("in_async", [False, True])
 async def test_slow_server_holds_up_the_writer(ours, connect, held, in_async):

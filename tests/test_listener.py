@@ -648,6 +648,42 @@ async def test_pool_has_its_connection_back(ours, pool, side):
         assert await listens(conn) == []
 
 
+@pytest.mark.all_loops
+async def test_iterated_while_it_starts(ours, pool, side):
+    """Who comes second waits for the connection of the first."""
+    made = await pool(minsize=0, maxsize=2)
+    listener = ours.Listener(made, "news")
+    hearing = asyncio.ensure_future(anext(listener))
+    await asyncio.sleep(0)
+    await listener.start()
+    notify(side, "news", "x")
+    assert (await hearing).payload == "x"
+    await listener.close()
+    assert made.size == made.freesize == 1
+
+
+@pytest.mark.all_loops
+async def test_closed_while_it_starts(ours, pool):
+    made = await pool(minsize=0, maxsize=2)
+    listener = ours.Listener(made, "news")
+    starting = asyncio.ensure_future(listener.start())
+    await asyncio.sleep(0)
+    await listener.close()
+    assert await starting is listener
+    assert made.size == made.freesize
+    assert [notify async for notify in listener] == []
+    assert made.size == made.freesize
+
+
+async def test_closed_while_it_listens_to_one_more(ours, pool):
+    made = await pool(minsize=0, maxsize=2)
+    async with ours.Listener(made, "news") as listener:
+        listening = asyncio.ensure_future(listener.listen("other"))
+        await asyncio.sleep(0)
+    await listening
+    assert made.size == made.freesize
+
+
 async def test_closed_pool_ends_it(ours, pool, side):
     pool = await pool(minsize=1, maxsize=1)
     async with ours.Listener(pool, "news") as listener:

@@ -377,6 +377,36 @@ async def test_nobody_else(conn):
     await task
 
 
+@pytest.mark.all_loops
+@pytest.mark.parametrize("guard", [False, True])
+async def test_released_within_the_block(ours, pool, guard):
+    """By a generator that was left and not closed: its block ends behind the release."""
+    made = await pool(minsize=1, maxsize=1, guard=guard)
+
+    async def given(conn):
+        async with conn.pipeline(), conn.cursor() as cur:
+            await cur.execute("SELECT 1")
+            yield await cur.fetchone()
+
+    async def leave():
+        async with made.acquire() as conn:
+            async for _ in given(conn):
+                break
+
+    async def follow():
+        async with made.acquire() as conn, conn.cursor() as cur:
+            with pytest.raises(psycopg2.errors.UndefinedTable):
+                await cur.execute("INSERT INTO nowhere VALUES (1)")
+
+    with pytest.warns(ResourceWarning, match="Pipeline left open on released connection"):
+        await asyncio.gather(leave(), follow())
+    async with made.acquire() as conn:
+        assert await fetch(conn, "SELECT 1") == [(1,)]
+        async with conn.pipeline():
+            pass
+    assert made.size == made.freesize == 1
+
+
 async def test_a_closed_connection(conn):
     conn = await conn()
     conn.close()

@@ -617,6 +617,19 @@ async def test_guard(ours, pool):
     assert made.freesize == 1
 
 
+async def test_guard_of_named_cursors(ours, pool):
+    """One that was not executed closes what is there under its name: not another's."""
+    made = await pool(minsize=1, maxsize=1, guard=True)
+    async with made.acquire() as conn:
+        cursor = await conn.cursor("c")
+    async with made.acquire() as other, other.cursor() as plain, plain.begin():
+        named = await other.cursor("c")
+        await named.execute("SELECT generate_series(1, 2)")
+        await cursor.close()
+        assert cursor.closed
+        assert await named.fetchall() == [(1,), (2,)]
+
+
 async def test_debug_mode_tells_of_a_use_after_release(ours, dsn):
     asyncio.get_running_loop().set_debug(True)
     async with ours.create_pool(dsn, maxsize=1) as made:

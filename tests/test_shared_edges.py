@@ -187,12 +187,13 @@ async def test_an_adapter_closes_the_connection_that_others_wait_for(make):
 
 
 @native
-async def test_an_adapter_closes_the_connection_and_goes_on(make):
+@pytest.mark.parametrize("raw", [False, True])
+async def test_an_adapter_closes_the_connection_and_goes_on(make, raw):
     pool = await make(maxsize=1)
     conn = await pool.acquire()
 
     def write():
-        conn.close()
+        (conn.raw if raw else conn).close()
         return b"1"
 
     tasks = [

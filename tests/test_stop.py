@@ -226,6 +226,20 @@ async def test_cancelled_cancel_goes_on_in_the_background(ours, slow, way):
     assert await following == [("", 2)]
 
 
+@pytest.mark.unprepared
+async def test_time_counts_for_what_waits(ours, slow, way):
+    """It is not sent before the request is over, and its own time is over before."""
+    conn = await slow()
+    running = await underway(conn, fetch(conn, "SELECT pg_sleep(0.05)"))
+    stopping = asyncio.create_task(conn.cancel(timeout=60))
+    await running
+    cursor = await conn.cursor()
+    with pytest.raises(asyncio.TimeoutError, match=r"not answered within 0\.1 s"):
+        await asyncio.wait_for(cursor.execute("SELECT 1", timeout=0.1), 10)
+    assert conn.closed
+    stopping.cancel()
+
+
 async def test_twice_at_once(ours, connect, side):
     conn = await connect()
     running = asyncio.create_task(fetch(conn, SLEEP))

@@ -207,6 +207,47 @@ async def test_in_a_transaction_nothing_is_cancelled(cursor):
     assert await fetch(cur.connection, "SELECT i FROM kept") == [(1,)]
 
 
+FAILS = "SELECT 1 / (9999 - n) FROM generate_series(1, 9999) n"
+
+
+@pytest.mark.parametrize("way", ["commit", "COMMIT", "COMMIT AND CHAIN", "END", "psycopg2"])
+async def test_the_rest_fails_in_a_transaction(cursor, way):
+    """The server rolls back, and calls a COMMIT that does so no error."""
+    cur = await cursor()
+    transaction = await cur.begin()
+    async for _ in cur.stream(FAILS):
+        break
+    if way == "psycopg2":
+        assert cur.raw
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        if way == "commit":
+            await transaction.commit()
+        else:
+            await cur.execute(way.replace("psycopg2", "COMMIT"))
+    await cur.execute("ROLLBACK")
+    await cur.execute("SELECT 1")
+    assert await cur.fetchall() == [(1,)]
+    if way != "commit":
+        await transaction.rollback()
+
+
+@pytest.mark.parametrize("way", ["rollback", "ROLLBACK", " abort", "ROLLBACK TO s", "SELECT 1"])
+async def test_the_rest_fails_and_that_is_known(cursor, way):
+    cur = await cursor()
+    transaction = await cur.begin()
+    await cur.execute("SAVEPOINT s")
+    async for _ in cur.stream(FAILS):
+        break
+    if way == "SELECT 1":
+        with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+            await cur.execute(way)
+    elif way != "rollback":
+        await cur.execute(way)
+    await transaction.rollback()
+    async with cur.begin():
+        await cur.execute("SELECT 1")
+
+
 async def test_in_a_transaction_that_does_not_end(cursor, side):
     cur = await cursor(cancel_timeout=0.3)
     await cur.execute("BEGIN")
