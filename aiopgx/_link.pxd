@@ -27,7 +27,7 @@ cdef class Link:
     cdef PGresult **polled          # where raw.poll() keeps a result; NULL if not known
     cdef int state                  # State
     cdef unsigned int forks
-    cdef int fd                     # -1 while nothing is watched
+    cdef int fd                     # a duplicate of the socket's, owned; -1 while nothing is watched
     cdef bint reading
     cdef bint writing
     cdef bint told_once             # of a socket that failed, as libuv does, not until all is read

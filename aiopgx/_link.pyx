@@ -21,6 +21,7 @@ from psycopg2.extensions import cursor as PsycopgCursor
 from ._cancel import cancel_and_close
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.errno cimport errno
 
 from ._cancel cimport cancel_query
 from ._errors cimport (
@@ -46,7 +47,7 @@ from ._libpq cimport (
     PGresult,
     pq,
 )
-from ._socket cimport socket_failed, socket_ready
+from ._socket cimport socket_close, socket_dup, socket_failed, socket_ready
 from ._statements cimport quotes_plainly
 from ._structs cimport genuine_connection, place_of_polled, take_connection
 
@@ -56,9 +57,8 @@ cdef extern from "_frames.h":
 # Counts the forks above this process: a Link made below another count is the parent's.
 cdef unsigned int _forks = 0
 
-# The link that watches a file descriptor. libpq and `raw.close()` close sockets without our
-# knowledge, and the number comes back for another connection.
-cdef object _watchers = weakref.WeakValueDictionary()
+# The links whose sockets are watched.
+cdef object _watching = weakref.WeakSet()
 
 # Who reads while libpq's notice callbacks may be called: itself, or by psycopg2's poll().
 cdef Link _reader = None
@@ -71,24 +71,13 @@ cdef enum:
     MAX_NOTICES = 50
 
 
-cdef int _evict(int fd, object loop) except -1:
-    """A socket with this number is new: the connection that watched it before is closed."""
-    cdef Link other = _watchers.get(fd)
-    if other is None:
-        return 0
-    if other.loop is not loop and other.loop.is_running():
-        other.loop.call_soon_threadsafe(other._on_readable)
-        return 0
-    return other.closed_elsewhere()
-
-
 def _after_fork():
     global _forks
     _forks += 1
-    for loop in {(<Link>link).loop for link in _watchers.values()}:
+    for loop in {(<Link>link).loop for link in _watching}:
         with suppress(Exception):
             _let_go_of_parent(loop)
-    _watchers.clear()
+    _watching.clear()
 
 
 cdef int _let_go_of_parent(loop) except -1:
@@ -178,6 +167,10 @@ cdef class Link:
         self.forks = _forks
         self.fd = -1
         self.texts = []
+
+    def __dealloc__(self):
+        if self.fd >= 0:            # its loop was closed before it
+            socket_close(self.fd)
 
     # Of the Wire
 
@@ -304,25 +297,27 @@ cdef class Link:
             self.polled[0] = NULL
 
     cdef int watch(self) except -1:
-        self.fd = self.raw.fileno()
-        _evict(self.fd, self.loop)
-        _watchers[self.fd] = self
+        # A descriptor of our own: libpq and `raw.close()` close theirs without our knowledge. Its
+        # number then comes back for another socket, and libuv aborts the process for a closed one.
+        cdef int fd = socket_dup(self.raw.fileno())
+        cdef int failure = errno
+        if fd < 0:
+            raise psycopg2.OperationalError(f"can't watch the connection: {os.strerror(failure)}")
+        self.fd = fd
+        _watching.add(self)
         return 0
 
     cdef int unwatch(self) except -1:
         if self.fd < 0:
             return 0
         if not self.loop.is_closed():
-            # raises, and forgets it all the same, if the socket was closed elsewhere
             if self.reading:
-                with suppress(OSError):
-                    self.loop.remove_reader(self.fd)
+                self.loop.remove_reader(self.fd)
             if self.writing:
-                with suppress(OSError):
-                    self.loop.remove_writer(self.fd)
+                self.loop.remove_writer(self.fd)
         self.reading = self.writing = False
-        if _watchers.get(self.fd) is self:
-            del _watchers[self.fd]
+        _watching.discard(self)
+        socket_close(self.fd)
         self.fd = -1
         return 0
 
@@ -403,7 +398,6 @@ cdef class Link:
         return 0
 
     def _on_unflushed(self):
-        # not a watched socket: `raw.close()` in the same step would make libuv abort the process
         if self.unflushed:
             self.ready(True)
 

@@ -87,6 +87,46 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
 
 
 @pytest.mark.all_loops
+async def test_raw_closed_as_soon_as_it_is_connected(impl, dsn):
+    """libuv aborts the process where a socket was closed that it has yet to watch."""
+    plain = {"enable_json": False, "enable_hstore": False, "enable_uuid": False}
+    for _ in range(5):
+        conn = await impl.connect(dsn, **plain)
+        conn.raw.close()
+        await asyncio.sleep(0.01)
+        assert conn.closed
+        conn.close()
+
+
+@pytest.mark.all_loops
+async def test_raw_closed_by_on_connect(ours, dsn):
+    async def on_connect(conn):
+        conn.raw.close()
+
+    plain = {"enable_json": False, "enable_hstore": False, "enable_uuid": False}
+    for _ in range(5):
+        with pytest.raises(psycopg2.OperationalError, match="closed at once"):
+            async with ours.create_pool(dsn, on_connect=on_connect, **plain) as pool:
+                await pool.acquire()
+
+
+@pytest.mark.all_loops
+@pytest.mark.parametrize("length", [1, 3_000_000])
+async def test_raw_closed_in_any_step(ours, connect, length):
+    """Of a statement, while it is sent, awaited and read."""
+    for turns in range(25):
+        conn = await connect()
+        cursor = await conn.cursor()
+        task = asyncio.create_task(cursor.execute("SELECT %s", ("x" * length,)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        conn.raw.close()
+        await asyncio.wait([task], timeout=5)
+        assert task.done(), turns
+        assert task.exception() is None or isinstance(task.exception(), psycopg2.Error), turns
+
+
+@pytest.mark.all_loops
 async def test_raw_closed_while_a_query_is_being_sent(ours, connect):
     """The loop watches the socket for writing, too, and complains when it is taken away."""
     conn = await connect()
