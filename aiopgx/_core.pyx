@@ -713,6 +713,11 @@ cdef class Wire(Link):
             self._broken_off(error)
         return 0
 
+    cdef int read_held(self) except -1:
+        if self.head is None or not self.head.full:     # else that is read when it is not
+            self.ready(False)
+        return 0
+
     cdef int _poll(self) except -1:
         """Let psycopg2 do what the socket is ready for, for as long as there is more."""
         cdef int reads

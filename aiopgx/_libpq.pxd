@@ -77,6 +77,7 @@ cdef enum:
 cdef struct PQ:
     int libVersion              # 170004 is 17.4; 0 means that the symbols can't be had
     bint direct_rows            # the head of PGresult may be read
+    bint drains                 # what is decrypted is read as a whole
     void (*finish)(PGconn *) noexcept
     int (*status)(const PGconn *) noexcept
     int (*transactionStatus)(const PGconn *) noexcept
@@ -99,6 +100,7 @@ cdef struct PQ:
     int (*flush)(PGconn *) noexcept
     int (*consumeInput)(PGconn *) noexcept
     int (*isBusy)(PGconn *) noexcept
+    int (*sslInUse)(PGconn *) noexcept
     PGresult *(*getResult)(PGconn *) noexcept
     void (*clear)(PGresult *) noexcept
     int (*resultStatus)(const PGresult *) noexcept
@@ -134,6 +136,8 @@ cdef struct PQ:
     PGresult *(*copyResult)(const PGresult *, int) noexcept
     int (*setResultAttrs)(PGresult *, int, PGresAttDesc *) noexcept
     int (*setvalue)(PGresult *, int, int, char *, int) noexcept
+    # Newer than libpq 11: NULL where psycopg2's libpq has it not.
+    int (*gssEncInUse)(PGconn *) noexcept
     # Newer than libpq 13: NULL where psycopg2's libpq has them not.
     int (*enterPipelineMode)(PGconn *) noexcept
     int (*exitPipelineMode)(PGconn *) noexcept

@@ -79,6 +79,7 @@ cdef int _load() except -1:
     pq.flush = <int (*)(PGconn *) noexcept>_need(h, "PQflush")
     pq.consumeInput = <int (*)(PGconn *) noexcept>_need(h, "PQconsumeInput")
     pq.isBusy = <int (*)(PGconn *) noexcept>_need(h, "PQisBusy")
+    pq.sslInUse = <int (*)(PGconn *) noexcept>_need(h, "PQsslInUse")
     pq.getResult = <PGresult *(*)(PGconn *) noexcept>_need(h, "PQgetResult")
     pq.clear = <void (*)(PGresult *) noexcept>_need(h, "PQclear")
     pq.resultStatus = <int (*)(const PGresult *) noexcept>_need(h, "PQresultStatus")
@@ -117,6 +118,7 @@ cdef int _load() except -1:
     pq.setResultAttrs = <int (*)(PGresult *, int, PGresAttDesc *) noexcept>_need(
         h, "PQsetResultAttrs")
     pq.setvalue = <int (*)(PGresult *, int, int, char *, int) noexcept>_need(h, "PQsetvalue")
+    pq.gssEncInUse = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQgssEncInUse")
     pq.enterPipelineMode = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQenterPipelineMode")
     pq.exitPipelineMode = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQexitPipelineMode")
     pq.pipelineStatus = <int (*)(const PGconn *) noexcept>aiopgx_dlsym(h, "PQpipelineStatus")
@@ -137,7 +139,17 @@ cdef int _load() except -1:
     pq.sendPipelineSync = <int (*)(PGconn *) noexcept>aiopgx_dlsym(h, "PQsendPipelineSync")
     pq.direct_rows = _rows_can_be_read_directly()
     pq.libVersion = (<LibVersion>_need(h, "PQlibVersion"))()
+    pq.drains = _reads_whole_records(pq.libVersion // 10000, pq.libVersion % 10000)
     return 0
+
+
+cdef bint _reads_whole_records(int major, int minor) noexcept:
+    """Not so 16.0: of an encrypted record it reads what it has room for, and no event tells of the rest.
+
+    17.11 and 15.20 do; of the others it is believed that have come out with the latter or later.
+    """
+    return major > 18 or major == 18 and minor >= 6 or major == 17 and minor >= 11 \
+        or major == 16 and minor >= 16 or major == 15 and minor >= 20
 
 
 cdef bint _rows_can_be_read_directly() except -1:
@@ -194,6 +206,7 @@ def limit(int version):
         pq.enterPipelineMode = pq.exitPipelineMode = pq.pipelineSync = pq.sendFlushRequest = NULL
         pq.pipelineStatus = NULL
     if version < 17:
+        pq.drains = False
         pq.setChunkedRowsMode = NULL
         pq.sendPipelineSync = NULL
         pq.cancelCreate = NULL

@@ -31,12 +31,14 @@ cdef class Link:
     cdef bint reading
     cdef bint writing
     cdef bint told_once             # of a socket that failed, as libuv does, not until all is read
+    cdef bint sealed                # encrypted: libpq may have left what the socket shows no more
     cdef bint unflushed             # something was sent that waits for the loop's next step
     cdef bint clogged               # the socket is full: libpq holds what is to be sent
     cdef bint piping                # libpq is in pipeline mode
     cdef list texts                 # of notices that nobody has seen yet
 
     cdef int ready(self, bint to_write) except -1
+    cdef int read_held(self) except -1
     cdef int look_behind(self) except -1
     cdef int end(self, error) except -1
     cpdef object closed_error(self, str text)
@@ -52,6 +54,7 @@ cdef class Link:
     cdef int unwatch(self) except -1
     cdef int want_write(self, bint wanted) except -1
     cdef int established(self) except -1
+    cdef bint is_sealed(self) except -1
     cdef int closed_elsewhere(self) except -1
     cdef object legible(self, error)
     cdef int pause(self) except -1

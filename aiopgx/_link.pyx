@@ -178,6 +178,10 @@ cdef class Link:
         """The socket is ready: there is something to read, or room to write."""
         raise NotImplementedError
 
+    cdef int read_held(self) except -1:
+        """Read once more, if there is a use for it."""
+        raise NotImplementedError
+
     cdef int end(self, error) except -1:
         """Nothing comes any more: whoever waits is told."""
         raise NotImplementedError
@@ -342,9 +346,16 @@ cdef class Link:
             self.plain = self.codec is utf8_codec and quotes_plainly(self.raw)
         self.watch()
         self.told_once = not isinstance(self.loop, BaseSelectorEventLoop)
+        self.sealed = self.is_sealed()
         self.reading = True
         self.loop.add_reader(self.fd, self._on_readable)
         return 0
+
+    cdef bint is_sealed(self) except -1:
+        if not pq.libVersion:
+            return self.raw.info.ssl_in_use
+        return not pq.drains and (
+            pq.sslInUse(self.conn) or pq.gssEncInUse != NULL and pq.gssEncInUse(self.conn))
 
     cdef int closed_elsewhere(self) except -1:
         """Somebody has closed the psycopg2 connection: its socket tells us nothing."""
@@ -377,13 +388,17 @@ cdef class Link:
 
     cdef int read_on(self) except -1:
         """The socket may not be empty: uvloop tells of one that was reset once, and never again."""
-        if self.reading and socket_ready(self.fd, False):
+        if self.reading and (self.sealed or socket_ready(self.fd, False)):
             self.loop.call_soon(self._on_readable)
         return 0
 
     def _on_readable(self):
         if self.forks == _forks:    # else what comes is the parent's
             self.ready(False)
+            # An older libpq leaves a part of a record that it had no room for in the library that
+            # decrypts, and no event tells of it. Behind the socket's last byte it has room for all.
+            if self.sealed and self.reading and not socket_ready(self.fd, False):
+                self.read_held()
             self.look_behind()
 
     def _on_writable(self):

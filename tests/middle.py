@@ -16,16 +16,17 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @contextlib.contextmanager
-def middle(port, *, certificate=None, answer=b"S", told=None):
+def middle(port, *, certificate=None, answer=b"S", told=None, gather=False):
     """The port of one in front of that port of 127.0.0.1.
 
     certificate: (file, key) for TLS with the client; None for no TLS.
     answer: to the client's wish for TLS: "S" for yes, "N" for no.
     told: a bytearray that gets what clients have said to him; they go no further then.
+    gather: pass an answer on as a whole, so that its TLS records are as large as may be: 16 kB.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
-        man = _Man(listener, port, certificate, answer, told)
+        man = _Man(listener, port, certificate, answer, told, gather)
         thread = threading.Thread(target=man.run)
         thread.start()
         try:
@@ -38,11 +39,12 @@ def middle(port, *, certificate=None, answer=b"S", told=None):
 class _Man:
     """Serves each connection in a thread of its own."""
 
-    def __init__(self, listener, port, certificate, answer, told):
+    def __init__(self, listener, port, certificate, answer, told, gather):
         self.listener = listener
         self.port = port
         self.answer = answer
         self.told = told
+        self.gather = gather
         self.stopping = threading.Event()
         self.context = None
         if certificate is not None:
@@ -87,4 +89,9 @@ class _Man:
                 data = source.recv(65536)
                 if not data:
                     return
+                while self.gather and source is server and select.select([server], [], [], 0.02)[0]:
+                    more = server.recv(65536)
+                    data += more
+                    if not more:
+                        break
                 others[source].sendall(data)

@@ -13,6 +13,7 @@ from middle import SSL_REQUEST, middle
 from proxy import CANCEL_REQUEST, Proxy
 from support import fetch, running, scalar, side_connection, underway, until
 
+from aiopgx import _libpq
 from aiopgx.tools import server
 
 pytestmark = pytest.mark.needs("openssl")
@@ -234,6 +235,58 @@ async def test_certificates_of_clients(impl, enter, authority, stranger):
     certificate, key = authority.issue("alice")
     key.chmod(0o644)
     await refused(enter("alice", **files((certificate, key))), "group or world access")
+
+
+# --- what comes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[99, 16], ids=["libpq", "libpq16"])
+def libpq(request):
+    """What is there, and what libpq 16 has."""
+    _libpq.limit(request.param)
+    yield
+    _libpq.limit(99)
+
+
+# The last record of the answer is larger than what libpq has room for behind the row before it.
+ROWS = "SELECT repeat('x', 6500) FROM generate_series(1, 5)"
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["execute", "stream", "copy", "pipeline", "cursor class"])
+async def test_large_records(ours, enter, secure, certificates, way, libpq):
+    """An older libpq leaves a part in OpenSSL, of which no event tells: that of psycopg2-binary 2.9.10
+    (16.0) does, that of 2.9.13 (17.11) does not.
+    """
+    with middle(secure.port, certificate=certificates["good"], gather=True) as port:
+        conn = await enter("postgres", port, sslmode="require", timeout=10)
+        for _ in range(3):
+            assert await taken(conn, way) == [6500] * 5
+        conn.close()
+
+
+async def taken(conn, way):
+    """The lengths of the rows, that come in one of several ways."""
+    factory = Own if way == "cursor class" else None
+    async with conn.cursor(cursor_factory=factory) as cursor:
+        if way == "copy":
+            lines = []
+            await cursor.copy_expert(f"COPY ({ROWS}) TO STDOUT", lines.append)
+            return [len(line.strip()) for line in lines]
+        if way == "stream":
+            return [len(text) async for (text,) in cursor.stream(ROWS, size=1)]
+        if way == "pipeline":
+            async with conn.pipeline(), conn.cursor() as other:
+                await other.execute(ROWS)
+                await cursor.execute(ROWS)
+        else:
+            await cursor.execute(ROWS)
+        return [len(text) for (text,) in await cursor.fetchall()]
+
+
+class Own(psycopg2.extensions.cursor):
+    def execute(self, *args):
+        super().execute(*args)
 
 
 # --- cancel requests ------------------------------------------------------------------------------
