@@ -49,6 +49,8 @@ async def acquire_checked(pool: Pool, timeout: float | None) -> Connection:
         finally:
             del error  # an exception must not hold itself, by way of this frame
         await asyncio.sleep(pause)
+        if pool._closing:
+            raise RuntimeError(CLOSED)
         conn = pool._take_good()
 
 

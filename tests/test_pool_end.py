@@ -42,6 +42,27 @@ async def test_while_a_check_is_under_way(ours, pool, side, end):
     await until(lambda: sessions(side, "checked at the end") == 0)
 
 
+@LOOPS
+async def test_between_two_checks(ours, pool, side):
+    """In the pause behind a new connection that has failed its check."""
+
+    async def check(conn):
+        if len(checked) < 3:
+            checked.append(conn)
+            raise ZeroDivisionError
+
+    checked = []
+    made = await pool(minsize=0, maxsize=2, check=check, application_name="between checks")
+    acquiring = asyncio.ensure_future(made.acquire())
+    await until(lambda: len(checked) == 3 and made.size == 0)
+    made.close()
+    await made.wait_closed()
+    with pytest.raises(RuntimeError, match=CLOSED):
+        await acquiring
+    assert made.size == 0
+    await until(lambda: sessions(side, "between checks") == 0)
+
+
 @native
 @LOOPS
 async def test_behind_the_statements_that_wait(ours, pool):
