@@ -39,6 +39,7 @@ from psycopg2.extensions import (
     POLL_WRITE,
     TRANSACTION_STATUS_ACTIVE,
     TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
     TRANSACTION_STATUS_UNKNOWN,
 )
 
@@ -66,6 +67,7 @@ cdef double NEVER = float("inf")
 
 cdef int NO_TRANSACTION = TRANSACTION_STATUS_IDLE
 cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
+cdef int IN_ERROR = TRANSACTION_STATUS_INERROR
 
 # Seconds between looks at a connection that owes an answer: whoever closes the psycopg2 connection
 # itself takes the socket away, and no event tells us.
@@ -357,6 +359,9 @@ cdef class Wire(Link):
             if self.head is None:
                 self.resting = self.raw.get_transaction_status()
             request.deadline = self.loop.time() + request.limit
+        if self.unseen is not None and self.head is None \
+                and self.raw.get_transaction_status() != IN_ERROR:
+            self.unseen = None          # who uses `raw` has ended that transaction
         if request.extended and self.head is None and (
                 request.housekeeping or self.shared is not None or self._followed()):
             self.piping = pq.enterPipelineMode(self.conn)

@@ -8,8 +8,6 @@ nobody's cursor, on the road that is open: BEGIN in front of a statement, COMMIT
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr
 
-import re
-
 import psycopg2
 from psycopg2.extensions import (
     STATUS_BEGIN,
@@ -22,6 +20,7 @@ from psycopg2.extensions import (
 
 from ._core cimport AGAIN, DROP, ENOUGH, GO, MORE, STALLED, WAIT, Request, Taken, Turn, Wire
 from ._core cimport check_timeout
+from ._eligibility cimport read_text
 from ._errors cimport connection_error, make_error, result_error
 from ._libpq cimport (
     CONNECTION_OK,
@@ -55,8 +54,6 @@ cdef int BEGUN = STATUS_BEGIN
 cdef int IDLE = TRANSACTION_STATUS_IDLE
 cdef int INERROR = TRANSACTION_STATUS_INERROR
 cdef int INTRANS = TRANSACTION_STATUS_INTRANS
-
-cdef object ROLLBACK = re.compile(rb"\s*(ROLLBACK|ABORT)\b", re.IGNORECASE)
 
 
 cdef class Sharer:
@@ -154,8 +151,12 @@ cdef class Statement(Request):
     cdef object outcome(self, Wire wire):
         cdef PGresult *res
         cdef int status
-        if wire.unseen is not None and self.result != NULL:
-            tell_unseen(wire, self.query, has_failed(self.result))
+        if wire.unseen is not None and self.result != NULL \
+                and pq.resultStatus(self.result) != PGRES_EMPTY_QUERY:
+            unseen = take_unseen(wire, self.query, has_failed(self.result))
+            if unseen is not None:
+                give_failure(self.impl, self.query)
+                raise unseen
         res = self.kept()
         if self.blame is not None:
             pq.clear(res)
@@ -211,12 +212,12 @@ cdef int keep_unseen(Wire wire, PGresult *res, impl) except -1:
     return 0
 
 
-cdef int tell_unseen(Wire wire, query, bint failed) except -1:
-    """The first that is executed in a transaction behind that: COMMIT, which would hide it, raises it."""
+cdef object take_unseen(Wire wire, query, bint failed):
+    """What the first that is executed behind that in the transaction raises: COMMIT would hide it."""
     error, wire.unseen = wire.unseen, None
-    if not failed and query is not None and not ROLLBACK.match(query):
-        raise error
-    return 0
+    if failed or query is None or read_text(query, False).kind in ("ROLLBACK", "ABORT"):
+        return None
+    return error
 
 
 cdef class Foreign(Request):
@@ -236,7 +237,9 @@ cdef class Foreign(Request):
     cdef object outcome(self, Wire wire):
         if wire.unseen is not None:
             executed = getattr(self.start, "__self__", None)    # a psycopg2 cursor
-            tell_unseen(wire, getattr(executed, "query", None), False)
+            unseen = take_unseen(wire, getattr(executed, "query", None), False)
+            if unseen is not None:
+                raise unseen
         return None
 
 

@@ -106,6 +106,11 @@ class Late:
     def __init__(self, impl: Any) -> None:
         self._impl = impl
 
+    @property
+    def __self__(self) -> Any:
+        """The cursor that executes, as a bound method has it."""
+        return self._impl
+
     def __call__(self, operation: Any, parameters: Any) -> None:
         if self._impl.closed:
             # kept here until the statement is over: psycopg2 holds it weakly

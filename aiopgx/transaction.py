@@ -174,7 +174,7 @@ class Transaction:
         except BaseException as exc:
             close_if_left(self._cursor, exc)
             # A server that refuses to commit has rolled back; so it has if the connection is gone.
-            if self._cursor.closed or getattr(exc, "pgcode", None) is not None:
+            if self._cursor.closed or _is_refused(self._cursor, exc):
                 self._end()
                 self._commit_failed = True
             raise
@@ -274,6 +274,14 @@ class Transaction:
             await self.commit()
         else:
             await self.rollback()
+
+
+def _is_refused(cursor: Any, exc: BaseException) -> bool:
+    """Whether the server has answered COMMIT so. What it cancels is told as CancelledError."""
+    if isinstance(exc, asyncio.CancelledError):
+        wire = getattr(getattr(cursor, "connection", None), "_wire", None)
+        return wire is not None and wire.status == TRANSACTION_STATUS_IDLE
+    return getattr(exc, "pgcode", None) is not None
 
 
 def close_if_left(cursor: Any, exc: BaseException) -> None:

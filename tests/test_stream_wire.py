@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from proxy import Proxy
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
+from psycopg2.extensions import cursor as PsycopgCursor
 from support import (
     LONG,
     STUBBORN,
@@ -207,6 +208,7 @@ async def test_in_a_transaction_nothing_is_cancelled(cursor):
     assert await fetch(cur.connection, "SELECT i FROM kept") == [(1,)]
 
 
+SLOW_END = "SELECT n FROM generate_series(1, 9999) n UNION ALL SELECT 1 FROM pg_sleep(5)"
 FAILS = "SELECT 1 / (9999 - n) FROM generate_series(1, 9999) n"
 
 
@@ -231,7 +233,57 @@ async def test_the_rest_fails_in_a_transaction(cursor, way):
         await transaction.rollback()
 
 
-@pytest.mark.parametrize("way", ["rollback", "ROLLBACK", " abort", "ROLLBACK TO s", "SELECT 1"])
+class Own(PsycopgCursor):
+    def execute(self, *args):
+        super().execute(*args)
+
+
+@pytest.mark.parametrize("factory", [None, Own], ids=["ours", "psycopg2's"])
+async def test_the_rest_fails_in_a_pipeline(cursor, factory):
+    """Also where psycopg2's cursor executes at its turn."""
+    cur = await cursor()
+    await cur.execute("BEGIN")
+    async for _ in cur.stream(FAILS):
+        break
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        async with cur.connection.pipeline(), cur.connection.cursor(factory) as other:
+            await other.execute("COMMIT")
+
+
+async def test_the_rest_fails_and_comes_to_its_end_elsewhere(cursor):
+    """Where `raw` has ended the transaction, the next statement has nothing to do with it."""
+    cur = await cursor()
+    await cur.execute("BEGIN")
+    async for _ in cur.stream(FAILS):
+        break
+    await until(lambda: cur.connection._wire.unseen is not None)
+    raw = cur.connection.raw
+    raw.cursor().execute("ROLLBACK")
+    await until(lambda: not raw.isexecuting())
+    await cur.execute("SELECT 1")
+    assert await cur.fetchall() == [(1,)]
+
+
+async def test_the_rest_fails_by_a_timeout_of_the_server(ours, connect, loop_errors):
+    """COMMIT raises what a statement raises that the server has cancelled; the transaction is over."""
+    conn = await connect()
+    async with conn.cursor() as cur:
+        await cur.execute("SET statement_timeout = 100")
+        transaction = await cur.begin()
+        async for _ in cur.stream(SLOW_END, size=1):
+            break
+        with pytest.raises(asyncio.CancelledError):
+            await transaction.commit()
+        assert not transaction.is_begin and not conn.closed
+        await transaction.rollback()
+        await cur.execute("SELECT 1")
+    loop_errors.clear()
+
+
+KNOWN = ["ROLLBACK", " abort", "/* why */ -- so\n; Rollback", "ROLLBACK TO s", "SELECT 1", "-- no more"]
+
+
+@pytest.mark.parametrize("way", ["rollback", *KNOWN])
 async def test_the_rest_fails_and_that_is_known(cursor, way):
     cur = await cursor()
     transaction = await cur.begin()
@@ -240,6 +292,9 @@ async def test_the_rest_fails_and_that_is_known(cursor, way):
         break
     if way == "SELECT 1":
         with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+            await cur.execute(way)
+    elif way == "-- no more":
+        with pytest.raises(psycopg2.ProgrammingError, match="empty"):
             await cur.execute(way)
     elif way != "rollback":
         await cur.execute(way)
