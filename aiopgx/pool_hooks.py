@@ -56,6 +56,10 @@ async def acquire_checked(pool: Pool, timeout: float | None) -> Connection:
 
 async def scout(pool: Pool) -> None:
     """Acquire a connection for statements of `execute()` that wait, and share it."""
+    if not pool._sharing.waiting():  # by now: the pool was terminated, or they have been given up
+        pool._requests += 1  # send_scout() relies on it
+        pool._sharing.scouted(pool, None, None)
+        return
     try:
         conn = await acquire_checked(pool, None)
     except BaseException as exc:

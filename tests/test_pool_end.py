@@ -90,6 +90,22 @@ async def test_behind_a_statement_that_is_given_up(ours, pool):
     assert asking.cancelled()
 
 
+@native
+@LOOPS
+async def test_in_front_of_the_search_for_a_connection(ours, pool):
+    """It is a task of its own, which has not begun: nothing is made for a statement that was told."""
+    made = await pool(minsize=0, maxsize=1, check=aiopgx.check_connection)
+    asking = asyncio.ensure_future(made.execute("SELECT 1"))
+    await asyncio.sleep(0)
+    made.terminate()
+    await made.wait_closed()
+    with pytest.raises(RuntimeError, match=CLOSED):
+        await asking
+    await asyncio.sleep(0.1)
+    stats = made.get_stats()
+    assert (stats["connections_num"], stats["pool_size"], stats["requests_num"]) == (0, 0, 1)
+
+
 @LOOPS
 @pytest.mark.parametrize("how", ["close", "terminate"])
 async def test_between_two_attempts_to_connect(ours, pool, how):
