@@ -221,7 +221,7 @@ class Pipeline:
             pipeline._depth -= 1
             if pipeline._depth == 0:
                 wire.shared = None
-                if not wire.closed:
+                if not wire.closed and self._conn._wire is wire:
                     self._conn._note_left()
 
     def _abandon(self) -> None:

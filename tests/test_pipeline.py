@@ -407,6 +407,22 @@ async def test_released_within_the_block(ours, pool, guard):
     assert made.size == made.freesize == 1
 
 
+@pytest.mark.all_loops
+async def test_released_within_the_block_that_raises(ours, pool):
+    """While a stream comes to its end: the block's exception is not hidden by that of `guard=`."""
+    made = await pool(minsize=1, maxsize=1, guard=True)
+    conn = await made.acquire()
+    with pytest.warns(ResourceWarning, match="Pipeline left open on released connection"):
+        with pytest.raises(ZeroDivisionError):
+            async with conn.pipeline():
+                cur = await conn.cursor()
+                async for _ in cur.stream("SELECT generate_series(1, 99999)"):
+                    break
+                made.release(conn)
+                raise ZeroDivisionError
+        await until(lambda: made.size == 0)
+
+
 async def test_a_closed_connection(conn):
     conn = await conn()
     conn.close()
