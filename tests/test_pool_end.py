@@ -93,7 +93,7 @@ async def test_behind_a_statement_that_is_given_up(ours, pool):
 @native
 @LOOPS
 async def test_in_front_of_the_search_for_a_connection(ours, pool):
-    """It is a task of its own, which has not begun: nothing is made for a statement that was told."""
+    """It is a task that has not begun: nothing is made for a statement that was told."""
     made = await pool(minsize=0, maxsize=1, check=aiopgx.check_connection)
     asking = asyncio.ensure_future(made.execute("SELECT 1"))
     await asyncio.sleep(0)

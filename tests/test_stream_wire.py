@@ -265,7 +265,7 @@ async def test_the_rest_fails_and_comes_to_its_end_elsewhere(cursor):
 
 
 async def test_the_rest_fails_by_a_timeout_of_the_server(ours, connect, loop_errors):
-    """COMMIT raises what a statement raises that the server has cancelled; the transaction is over."""
+    """COMMIT raises what a statement does that the server cancels; the transaction is over."""
     conn = await connect()
     async with conn.cursor() as cur:
         await cur.execute("SET statement_timeout = 100")
@@ -280,7 +280,14 @@ async def test_the_rest_fails_by_a_timeout_of_the_server(ours, connect, loop_err
     loop_errors.clear()
 
 
-KNOWN = ["ROLLBACK", " abort", "/* why */ -- so\n; Rollback", "ROLLBACK TO s", "SELECT 1", "-- no more"]
+KNOWN = [
+    "ROLLBACK",
+    " abort",
+    "/* why */ -- so\n; Rollback",
+    "ROLLBACK TO s",
+    "SELECT 1",
+    "-- no more",
+]
 
 
 @pytest.mark.parametrize("way", ["rollback", *KNOWN])

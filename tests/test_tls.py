@@ -255,8 +255,9 @@ ROWS = "SELECT repeat('x', 6500) FROM generate_series(1, 5)"
 @LOOPS
 @pytest.mark.parametrize("way", ["execute", "stream", "copy", "pipeline", "cursor class"])
 async def test_large_records(ours, enter, secure, certificates, way, libpq):
-    """An older libpq leaves a part in OpenSSL, of which no event tells: that of psycopg2-binary 2.9.10
-    (16.0) does, that of 2.9.13 (17.11) does not.
+    """An older libpq leaves a part in OpenSSL, of which no event tells.
+
+    That of psycopg2-binary 2.9.10 (16.0) does, that of 2.9.13 (17.11) does not.
     """
     with middle(secure.port, certificate=certificates["good"], gather=True) as port:
         conn = await enter("postgres", port, sslmode="require", timeout=10)
