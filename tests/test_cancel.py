@@ -85,7 +85,7 @@ async def test_timeout_of_callproc(connect):
 
 @pytest.mark.all_loops
 async def test_timeout_of_the_connection(connect):
-    conn = await connect(timeout=1)
+    conn = await connect(timeout=0.5)
     assert await fetch(conn, "SELECT 1") == [(1,)]
     with pytest.raises(asyncio.TimeoutError):
         await fetch(conn, SLEEP)
@@ -105,8 +105,8 @@ async def test_short_timeout_after_a_long_one(connect):
     """One deadline serves a connection: it must also come nearer, and go away."""
     conn = await connect(timeout=60)
     cursor = await conn.cursor()
-    await cursor.execute("SELECT pg_sleep(0.01)", timeout=1)
-    await cursor.execute("SELECT pg_sleep(1.1)", timeout=30)
+    await cursor.execute("SELECT pg_sleep(0.01)", timeout=0.4)
+    await cursor.execute("SELECT pg_sleep(0.5)", timeout=30)
     assert not conn.closed
     start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):

@@ -118,10 +118,10 @@ async def test_without_sync_that_does_not_flush(conn, trips):
 
 
 async def test_large_in_both_directions(conn):
-    """Neither side waits for the other to read: 100 MB there, and back."""
+    """Neither side waits for the other to read: 30 MB there, and back."""
     conn = await conn()
     text = "x" * 500_000
-    cursors = [await conn.cursor() for _ in range(200)]
+    cursors = [await conn.cursor() for _ in range(60)]
     async with conn.pipeline():
         for n, cur in enumerate(cursors):
             await cur.execute("SELECT %s, %s", (n, text))

@@ -39,7 +39,7 @@ async def test_no_more_sessions_than_maxsize(ours, pool, side):
             except asyncio.TimeoutError:
                 await asyncio.sleep(0)
 
-    clients = [asyncio.create_task(client(time.monotonic() + 1.5)) for _ in range(5)]
+    clients = [asyncio.create_task(client(time.monotonic() + 0.8)) for _ in range(5)]
     peak = 0
     while not all(task.done() for task in clients):
         peak = max(peak, scalar(side, SESSIONS))
