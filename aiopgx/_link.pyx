@@ -267,9 +267,11 @@ cdef class Link:
 
     def _shut(self, int was):
         cdef bint unsent = self.writing or self.unflushed
-        self.unwatch()
         try:
-            self.close_raw(was, unsent)
+            try:
+                self.unwatch()
+            finally:                # also if KeyboardInterrupt comes out of the loop's code
+                self.close_raw(was, unsent)
         finally:
             self.conn = NULL
             self.end(psycopg2.OperationalError("Connection closed"))
