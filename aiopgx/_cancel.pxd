@@ -17,6 +17,7 @@ cdef class Stopper:
     cdef object waiter
     cdef object timer
     cdef double delay           # seconds
+    cdef unsigned int forks
     cdef bint watching          # a request is under way
 
     cdef int start(self, PGconn *conn, raw) except -1

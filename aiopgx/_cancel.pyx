@@ -16,6 +16,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from contextlib import suppress
 
 import psycopg2
@@ -43,6 +44,11 @@ AGAIN = 0.1
 LAST = 1.0
 # Milliseconds between looks for what has come to be done, and for the time.
 LOOK = 10
+
+# The requests that an event loop watches.
+cdef object _watching = weakref.WeakSet()
+# Counts the forks above this process.
+cdef unsigned int _forks = 0
 
 cdef object _lock = threading.Lock()    # of the next two
 cdef set _endings = set()
@@ -90,6 +96,8 @@ cdef class _Driven(_Request):
     cdef bint sending
     cdef int watched            # the socket, by its descriptor; -1 while it is not
 
+    cdef object __weakref__
+
     def __cinit__(self):
         self.watched = -1
 
@@ -127,6 +135,7 @@ cdef class _Driven(_Request):
 
     cdef int watch(self, loop, callback) except -1:
         self.watched = pq.cancelSocket(self.conn)
+        _watching.add(self)
         if self.status == PGRES_POLLING_READING:
             loop.add_reader(self.watched, callback)
         else:
@@ -138,7 +147,13 @@ cdef class _Driven(_Request):
             loop.remove_reader(self.watched)
             loop.remove_writer(self.watched)
             self.watched = -1
+            _watching.discard(self)
         return 0
+
+
+def watched_sockets():
+    """The descriptors of requests that an event loop watches."""
+    return {(<_Driven>driven).watched for driven in _watching}
 
 
 cdef class _Blocking(_Request):
@@ -235,6 +250,7 @@ cdef class Stopper:
 
     def __cinit__(self, loop, told):
         self.loop, self.told = loop, told
+        self.forks = _forks
         self.delay = AGAIN
 
     cdef int start(self, PGconn *conn, raw) except -1:
@@ -244,6 +260,8 @@ cdef class Stopper:
         return 0
 
     def ask(self):
+        if self.forks != _forks:        # what it would hit is the parent's
+            return
         if self.waiter is not None and self.waiter.done():
             return
         self.timer = self.loop.call_later(self.delay, self.ask)
@@ -262,7 +280,7 @@ cdef class Stopper:
         return 0
 
     def go_on(self):
-        if not self.watching:
+        if not self.watching or self.forks != _forks:
             return
         self.request.unwatch(self.loop)
         self.request.go_on()
@@ -275,7 +293,7 @@ cdef class Stopper:
     cdef int end(self) except -1:
         """Ask no more."""
         self.timer.cancel()
-        if self.watching and not self.loop.is_closed():
+        if self.watching and not self.loop.is_closed() and self.forks == _forks:
             self.request.unwatch(self.loop)
         self.watching = False
         self.told = None
@@ -490,7 +508,8 @@ def _wait(end):
 
 
 def _after_fork():
-    global _lock, _worker
+    global _lock, _worker, _forks
+    _forks += 1
     # what is under way is the parent's: never to be finished here, not even by the collector
     _parents.extend(_endings)
     _endings.clear()

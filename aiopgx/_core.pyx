@@ -604,6 +604,9 @@ cdef class Wire(Link):
         cdef double now
         if self.state == CLOSED or not self._owes():
             return 0
+        if self.is_forked():
+            return self.end(RuntimeError(
+                "a forked child process gets no answer: the connection is its parent's"))
         now = self.loop.time()
         if self.raw.closed:
             return self.closed_elsewhere()
@@ -658,7 +661,7 @@ cdef class Wire(Link):
         # libpq opens and closes sockets on the way, one after the other with several hosts:
         # nothing stays watched over a poll()
         self.unwatch()
-        if self.state != CONNECTING or self.head is None or self.head.waiter.done():
+        if self.is_forked() or self.state != CONNECTING or self.head is None or self.head.waiter.done():
             return 0
         wanted = self.raw.poll()
         if wanted == POLL_OK:

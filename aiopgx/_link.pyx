@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_UNKNOWN, Notify
 from psycopg2.extensions import cursor as PsycopgCursor
 
-from ._cancel import cancel_and_close
+from ._cancel import cancel_and_close, watched_sockets
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport errno
@@ -74,16 +74,18 @@ cdef enum:
 def _after_fork():
     global _forks
     _forks += 1
+    ours = {(<Link>link).fd for link in _watching} | watched_sockets()
     for loop in {(<Link>link).loop for link in _watching}:
         with suppress(Exception):
-            _let_go_of_parent(loop)
+            _let_go_of_parent(loop, ours)
     _watching.clear()
 
 
-cdef int _let_go_of_parent(loop) except -1:
+cdef int _let_go_of_parent(loop, set ours) except -1:
     """Give a loop of the parent's, in the child, an epoll of its own.
 
     The kernel has one for both: what the child's end takes out of it, the parent hears no more of.
+    The child may go on with the loop: what it had watched it watches, without our sockets.
     """
     cdef object number = None
     if not hasattr(select, "epoll"):
@@ -94,8 +96,24 @@ cdef int _let_go_of_parent(loop) except -1:
         number = loop._selector.fileno()
     if number is not None and number >= 0:
         with select.epoll() as own:
+            for fd, events in _watched_by(number):
+                if fd not in ours:
+                    with suppress(OSError):     # it was closed meanwhile
+                        own.register(fd, events)
             os.dup2(own.fileno(), number, inheritable=False)
     return 0
+
+
+cdef list _watched_by(int epoll):
+    """What is registered with an epoll: descriptors and events."""
+    cdef list found = []
+    with suppress(OSError):
+        with open(f"/proc/self/fdinfo/{epoll}") as file:
+            for line in file:
+                if line.startswith("tfd:"):
+                    _, fd, _, events, *_ = line.split()
+                    found.append((int(fd), int(events, 16)))
+    return found
 
 
 if hasattr(os, "register_at_fork"):
@@ -169,7 +187,7 @@ cdef class Link:
         self.texts = []
 
     def __dealloc__(self):
-        if self.fd >= 0:            # its loop was closed before it
+        if self.fd >= 0 and self.forks == _forks:   # its loop was closed before it
             socket_close(self.fd)
 
     # Of the Wire
@@ -253,9 +271,11 @@ cdef class Link:
 
     def _shut(self, int was):
         cdef bint unsent = self.writing or self.unflushed
-        self.unwatch()
         try:
-            self.close_raw(was, unsent)
+            try:
+                self.unwatch()
+            finally:                # also if KeyboardInterrupt comes out of the loop's code
+                self.close_raw(was, unsent)
         finally:
             self.conn = NULL
             self.end(psycopg2.OperationalError("Connection closed"))
@@ -312,7 +332,7 @@ cdef class Link:
         return 0
 
     cdef int unwatch(self) except -1:
-        if self.fd < 0:
+        if self.fd < 0 or self.forks != _forks:     # the parent's
             return 0
         if not self.loop.is_closed():
             if self.reading:
@@ -413,7 +433,7 @@ cdef class Link:
         return 0
 
     def _on_unflushed(self):
-        if self.unflushed:
+        if self.unflushed and self.forks == _forks:
             self.ready(True)
 
     cdef int flush(self) except -1:

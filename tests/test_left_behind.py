@@ -11,7 +11,7 @@ import weakref
 
 import psycopg2
 import pytest
-from support import activity, busy_socket, new_loop, until
+from support import activity, busy_socket, fetch, new_loop, underway, until
 
 SLOT = "CREATE_REPLICATION_SLOT left TEMPORARY LOGICAL pgoutput"
 STREAM = "START_REPLICATION SLOT left LOGICAL 0/0 (proto_version '1', publication_names 'p')"
@@ -216,6 +216,26 @@ def test_descriptor_of_a_connection_of_a_closed_loop(ours, dsn):
     second.close()
     assert numbers[0] == numbers[1]
     assert not closed
+
+
+async def test_interrupted_within_close(ours, connect, monkeypatch):
+    """All is closed, and who waits is told."""
+    conn = await connect()
+    waiting = await underway(conn, fetch(conn, "SELECT pg_sleep(30)"))
+    loop = asyncio.get_running_loop()
+    remove_reader = loop.remove_reader
+
+    def interrupted(fd):
+        monkeypatch.undo()
+        remove_reader(fd)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "remove_reader", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        conn.close()
+    with pytest.raises(psycopg2.OperationalError):
+        await asyncio.wait_for(waiting, 5)
+    assert conn.raw.closed
 
 
 @contextlib.contextmanager
