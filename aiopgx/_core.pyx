@@ -700,7 +700,7 @@ cdef class Wire(Link):
     cdef int ready(self, bint to_write) except -1:
         try:
             if self.state == CLOSED:
-                return 0
+                return self.unwatch()       # an interrupt has kept close() from it
             if self.raw.closed:
                 self.closed_elsewhere()
             elif self.state != BUSY:

@@ -11,6 +11,7 @@ import weakref
 
 import psycopg2
 import pytest
+from drills import descriptors
 from support import activity, busy_socket, fetch, new_loop, underway, until
 
 SLOT = "CREATE_REPLICATION_SLOT left TEMPORARY LOGICAL pgoutput"
@@ -218,16 +219,19 @@ def test_descriptor_of_a_connection_of_a_closed_loop(ours, dsn):
     assert not closed
 
 
-async def test_interrupted_within_close(ours, connect, monkeypatch):
+@pytest.mark.parametrize("done", [False, True], ids=["before", "behind"])
+async def test_interrupted_within_close(ours, dsn, monkeypatch, done):
     """All is closed, and who waits is told."""
-    conn = await connect()
+    before = descriptors()
+    conn = await ours.connect(dsn)
     waiting = await underway(conn, fetch(conn, "SELECT pg_sleep(30)"))
     loop = asyncio.get_running_loop()
     remove_reader = loop.remove_reader
 
     def interrupted(fd):
         monkeypatch.undo()
-        remove_reader(fd)
+        if done:
+            remove_reader(fd)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "remove_reader", interrupted)
@@ -236,6 +240,10 @@ async def test_interrupted_within_close(ours, connect, monkeypatch):
     with pytest.raises(psycopg2.OperationalError):
         await asyncio.wait_for(waiting, 5)
     assert conn.raw.closed
+    if done:  # nobody watches it
+        del conn, waiting
+        gc.collect()
+    await until(lambda: descriptors() <= before)
 
 
 @contextlib.contextmanager
