@@ -14,6 +14,7 @@ for a second.
 import atexit
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -451,7 +452,9 @@ cdef object cancel_query(PGconn *conn, bint unsent, object loop, double limit):
 
 cdef bint _hand_over(_Ending ending) except -1:
     """Let the thread go on. False if there is none to be had."""
-    global _worker
+    global _lock, _worker
+    if sys.is_finalizing():         # it stands still, maybe with the lock
+        _lock, _worker = threading.Lock(), None
     with _lock:
         _endings.add(ending)
         if _worker is None:
@@ -545,6 +548,8 @@ def cancel_and_close(raw, loop):
 
 cdef object _in_thread(function):
     """A thread that runs it; None at the interpreter's end, when there are none to be had."""
+    if sys.is_finalizing():         # Python 3.10 and 3.11 would wait for its start without an end
+        return None
     thread = threading.Thread(target=function, name="aiopgx-cancel", daemon=True)
     try:
         thread.start()

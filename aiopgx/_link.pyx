@@ -5,6 +5,7 @@ where psycopg2 has them, the connection is closed or found lost. What is asked i
 Wire says what becomes of it: ready() when the socket is, end() when nothing comes any more.
 """
 
+import atexit
 import os
 import select
 import selectors
@@ -118,6 +119,19 @@ cdef list _watched_by(int epoll):
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit():
+    """Stop what is under way for a program that ends; _cancel, whose turn is next, waits for that.
+
+    Later there are no threads, and nobody knows what the interpreter collects.
+    """
+    cdef Link link
+    for link in list(_watching):
+        if link.state == BUSY or link.state == FOREIGN:
+            with suppress(Exception):
+                link.close()
 
 
 cdef void _on_result(void *arg, const PGresult *res) noexcept with gil:

@@ -16,6 +16,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Seconds for which the queries run, unless somebody else ends them.
 WHILE = 1.0
 
+# What the interpreter collects last.
+kept = []
+
 
 async def queries(mark, dsns):
     """Connections, and tasks in which their queries run."""
@@ -48,6 +51,13 @@ async def closed(mark, dsns):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def left(mark, dsns):
+    """Nothing is closed, and the interpreter ends."""
+    conns, tasks = await queries(mark, dsns)
+    kept.extend([conns, tasks])
+    await asyncio.wait(tasks, timeout=WHILE)
+
+
 def run_as_before(body, module):
     """As programs did it before there was asyncio.run()."""
     loop = module.new_event_loop()
@@ -63,9 +73,12 @@ def main(how, loop_kind, mark, *dsns):
     else:
         module = asyncio
     name, _, before = how.partition(", ")
-    bodies = {"Ctrl-C": interrupted, "wait_for": out_of_time, "close": closed}
+    bodies = {"Ctrl-C": interrupted, "wait_for": out_of_time, "close": closed, "left": left}
     body = bodies[name](mark, dsns)
-    if before:
+    if name == "left":
+        kept.append(module.new_event_loop())
+        kept[0].run_until_complete(body)
+    elif before:
         run_as_before(body, module)
     else:
         module.run(body)
