@@ -14,6 +14,7 @@ cdef class Link:
     cdef readonly object raw
     cdef readonly object loop
     cdef readonly bint native
+    cdef readonly bint left         # nobody had closed it when the program ended
     cdef readonly object leaving    # done when a session closed with a query in flight has ended
     cdef readonly object reason     # the exception with which the connection was lost, or None
     cdef double cancel_timeout

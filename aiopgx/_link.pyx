@@ -130,6 +130,7 @@ def _at_exit():
     cdef Link link
     for link in list(_watching):
         if link.state == BUSY or link.state == FOREIGN:
+            link.left = True
             with suppress(Exception):
                 link.close()
 

@@ -678,7 +678,7 @@ class Connection(_psycopg.Connection, Generic[Row]):
         wire = self._wire
         if wire is None or wire.forked:  # psycopg2 refused the arguments, or was not asked yet
             return
-        was_closed = wire.closed
+        was_closed = wire.closed and not wire.left
         wire.close()  # also if `raw` was closed: the loop still watches its socket
         if was_closed:
             return
