@@ -352,7 +352,7 @@ cdef class _Ending:
                 self.peer = -1
         elif not pq.consumeInput(self.conn) or self.query_over():
             self.leave()
-        elif not socket_ready(self.socket(), False) and (       # see Link._on_readable()
+        elif not pq.drains and not socket_ready(self.socket(), False) and (     # see Link._on_readable()
                 not pq.consumeInput(self.conn) or self.query_over()):
             self.leave()
         return 0

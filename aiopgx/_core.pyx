@@ -70,7 +70,7 @@ cdef int ACTIVE = TRANSACTION_STATUS_ACTIVE
 cdef int IN_ERROR = TRANSACTION_STATUS_INERROR
 
 # Seconds between looks at a connection that owes an answer: whoever closes the psycopg2 connection
-# itself takes the socket away, and no event tells us.
+# itself tells us nothing, and the server may be slow to hang up.
 cdef double LOOK = 1.0
 
 cpdef int check_timeout(timeout) except -1:
@@ -680,13 +680,11 @@ cdef class Wire(Link):
     cdef int _broken_off(self, error) except -1:
         """A callback has failed: nobody is left waiting for what may never come."""
         cdef int was = self.state
-        cdef bint unsent = self.writing or self.unflushed
         cdef bint heard = self.users > 0
         told = self.legible(error)
         self.state = CLOSED
         try:
-            self.unwatch()
-            self.close_raw(was, unsent)
+            self.close_raw(was)
         except Exception:
             pass                        # it is the first failure that counts
         finally:

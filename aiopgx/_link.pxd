@@ -47,7 +47,8 @@ cdef class Link:
     cdef bint is_forked(self) noexcept
     cpdef object misplaced(self, str caller)
     cdef object control(self)
-    cdef int close_raw(self, int was, bint unsent) except -1
+    cdef int close_raw(self, int was) except -1
+    cdef int _release_raw(self, int was, bint unsent) except -1
     cdef int take_native(self) except -1
     cdef bint has_polled(self) noexcept
     cdef void forget_polled(self) noexcept

@@ -285,18 +285,22 @@ cdef class Link:
             self._shut(was)
 
     def _shut(self, int was):
-        cdef bint unsent = self.writing or self.unflushed
         try:
-            try:
-                self.unwatch()
-            finally:                # also if KeyboardInterrupt comes out of the loop's code
-                self.close_raw(was, unsent)
+            self.close_raw(was)
         finally:
             self.conn = NULL
             self.end(psycopg2.OperationalError("Connection closed"))
 
-    cdef int close_raw(self, int was, bint unsent) except -1:
-        """Close the psycopg2 connection. unsent: a part of the query has not been sent."""
+    cdef int close_raw(self, int was) except -1:
+        """Close the psycopg2 connection, and watch it no more. was: its state."""
+        cdef bint unsent = self.writing or self.unflushed   # a part of the query
+        try:
+            self.unwatch()
+        finally:                    # also if KeyboardInterrupt comes out of the loop's code
+            self._release_raw(was, unsent)
+        return 0
+
+    cdef int _release_raw(self, int was, bint unsent) except -1:
         if not (was == BUSY or was == FOREIGN) or self.raw.closed:
             self.raw.close()
         elif self.conn != NULL and take_connection(self.raw, self.conn):
