@@ -16,6 +16,8 @@ from support import activity, busy_socket, fetch, new_loop, underway, until
 
 SLOT = "CREATE_REPLICATION_SLOT left TEMPORARY LOGICAL pgoutput"
 STREAM = "START_REPLICATION SLOT left LOGICAL 0/0 (proto_version '1', publication_names 'p')"
+# Nothing is asked of the server behind the connect.
+PLAIN = {"enable_json": False, "enable_hstore": False, "enable_uuid": False}
 
 
 async def test_streaming_replication_in_execute(ours, connect):
@@ -90,9 +92,8 @@ async def test_socket_of_a_raw_closed_connection_is_let_go(ours, dsn):
 @pytest.mark.all_loops
 async def test_raw_closed_as_soon_as_it_is_connected(impl, dsn):
     """libuv aborts the process where a socket was closed that it has yet to watch."""
-    plain = {"enable_json": False, "enable_hstore": False, "enable_uuid": False}
     for _ in range(5):
-        conn = await impl.connect(dsn, **plain)
+        conn = await impl.connect(dsn, **PLAIN)
         conn.raw.close()
         await asyncio.sleep(0.01)
         assert conn.closed
@@ -104,10 +105,9 @@ async def test_raw_closed_by_on_connect(ours, dsn):
     async def on_connect(conn):
         conn.raw.close()
 
-    plain = {"enable_json": False, "enable_hstore": False, "enable_uuid": False}
     for _ in range(5):
         with pytest.raises(psycopg2.OperationalError, match="closed"):
-            async with ours.create_pool(dsn, on_connect=on_connect, **plain) as pool:
+            async with ours.create_pool(dsn, on_connect=on_connect, **PLAIN) as pool:
                 await pool.acquire()
 
 

@@ -63,13 +63,19 @@ async def test_between_two_checks(ours, pool, side):
     await until(lambda: sessions(side, "between checks") == 0)
 
 
+async def asked(pool, minsize):
+    """A pool whose connections are checked, and a task that has just asked it for a statement."""
+    made = await pool(minsize=minsize, maxsize=1, check=aiopgx.check_connection)
+    asking = asyncio.ensure_future(made.execute("SELECT 1"))
+    await asyncio.sleep(0)
+    return made, asking
+
+
 @native
 @LOOPS
 async def test_behind_the_statements_that_wait(ours, pool):
     """For a connection that is to be checked before."""
-    made = await pool(minsize=1, maxsize=1, check=aiopgx.check_connection)
-    asking = asyncio.ensure_future(made.execute("SELECT 1"))
-    await asyncio.sleep(0)
+    made, asking = await asked(pool, minsize=1)
     made.close()
     await made.wait_closed()
     assert made.size == 0 and not made._sharing.waiting()
@@ -79,9 +85,7 @@ async def test_behind_the_statements_that_wait(ours, pool):
 @native
 @LOOPS
 async def test_behind_a_statement_that_is_given_up(ours, pool):
-    made = await pool(minsize=1, maxsize=1, check=aiopgx.check_connection)
-    asking = asyncio.ensure_future(made.execute("SELECT 1"))
-    await asyncio.sleep(0)
+    made, asking = await asked(pool, minsize=1)
     made.close()
     closing = asyncio.ensure_future(made.wait_closed())
     await asyncio.sleep(0)
@@ -94,9 +98,7 @@ async def test_behind_a_statement_that_is_given_up(ours, pool):
 @LOOPS
 async def test_in_front_of_the_search_for_a_connection(ours, pool):
     """It is a task that has not begun: nothing is made for a statement that was told."""
-    made = await pool(minsize=0, maxsize=1, check=aiopgx.check_connection)
-    asking = asyncio.ensure_future(made.execute("SELECT 1"))
-    await asyncio.sleep(0)
+    made, asking = await asked(pool, minsize=0)
     made.terminate()
     await made.wait_closed()
     with pytest.raises(RuntimeError, match=CLOSED):

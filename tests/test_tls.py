@@ -11,6 +11,7 @@ from certificates import Authority
 from drills import LOOPS
 from middle import SSL_REQUEST, middle
 from proxy import CANCEL_REQUEST, Proxy
+from roads import unknown
 from support import fetch, running, scalar, side_connection, underway, until
 
 from aiopgx import _libpq
@@ -268,7 +269,7 @@ async def test_large_records(ours, enter, secure, certificates, way, libpq):
 
 async def taken(conn, way):
     """The lengths of the rows, that come in one of several ways."""
-    factory = Own if way == "cursor class" else None
+    factory = unknown(psycopg2.extensions.cursor) if way == "cursor class" else None
     async with conn.cursor(cursor_factory=factory) as cursor:
         if way == "copy":
             lines = []
@@ -283,11 +284,6 @@ async def taken(conn, way):
         else:
             await cursor.execute(ROWS)
         return [len(text) for (text,) in await cursor.fetchall()]
-
-
-class Own(psycopg2.extensions.cursor):
-    def execute(self, *args):
-        super().execute(*args)
 
 
 # --- cancel requests ------------------------------------------------------------------------------
